@@ -1,0 +1,1 @@
+"""How the bundled `glyphs` model, its verifiers and its statistics are made."""

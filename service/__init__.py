@@ -1,0 +1,1 @@
+"""What faces people: the HTTP gateway, the client, the command line."""

@@ -1,0 +1,52 @@
+"""Configuration of the whole service, read once from `SITSEARCH_*` environment variables (and a `.env` file)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every knob of gateway and workers. Durations are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="SITSEARCH_", env_file=".env", extra="ignore", frozen=True)
+
+    # Storage
+    redis_url: str | None = Field(None, description="Redis or Valkey address; none starts an embedded Valkey")
+    data_dir: Path = Field(Path("data"), description="folder of the embedded Valkey's append-only file and of logs")
+    key_prefix: str = Field("sitsearch", description="first part of every Redis key")
+    job_ttl: float = Field(7 * 86_400, gt=0, description="how long a finished job is kept")
+    image_ttl: float = Field(86_400, gt=0, description="how long images are kept after their last change")
+
+    # Gateway
+    host: str = Field("127.0.0.1", description="address the gateway listens on")
+    port: int = Field(8000, ge=0, le=65_535, description="port the gateway listens on")
+    max_body: int = Field(64 * 1024, ge=1024, description="largest request body")
+    max_queued: int = Field(10_000, ge=1, description="jobs waiting before POST /generate answers 429")
+    max_nfe: int = Field(1_000_000, ge=1, description="largest budget of one job, in NFE")
+
+    # Workers
+    models: tuple[str, ...] = Field(("glyphs",), description="model cards served by this deployment")
+    verifiers: tuple[str, ...] = Field(("classifier",), description="verifier cards served by this deployment")
+    sampler_replicas: int = Field(1, ge=1, description="sampler replicas a model")
+    sampler_gpus: float = Field(0, ge=0, description="GPUs of one sampler replica")
+    verifier_replicas: int = Field(1, ge=1, description="replicas a verifier")
+    verifier_gpus: float = Field(0, ge=0, description="GPUs of one verifier replica")
+    coordinators: int = Field(1, ge=1, description="coordinator replicas")
+    jobs_per_coordinator: int = Field(16, ge=1, description="jobs one coordinator runs at once")
+    batch: int = Field(32, ge=1, description="network rows of one forward")
+    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="precision of the network's weights")
+    compile: bool = Field(False, description="compile the network with torch.compile at start")
+    deterministic: bool = Field(True, description="fixed batch shapes: a row's result never depends on its neighbours")
+    lease: float = Field(15, gt=0, description="how long a silent coordinator keeps a job before another takes it")
+    offer_ttl: float = Field(15, gt=0, description="how long what the workers offer is believed without renewal")
+
+
+@lru_cache
+def settings() -> Settings:
+    """The process's settings, read on first use."""
+    return Settings()

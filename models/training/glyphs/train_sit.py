@@ -167,8 +167,9 @@ def main() -> None:
         nn.utils.clip_grad_norm_(masters, 1.0)
         for opt in opts:
             opt.step()
-        torch._foreach_copy_(copies, masters)
-        torch._foreach_lerp_(shadow, live, 1 - min(args.ema, (step + 1) / (step + 10)))
+        with torch.no_grad():
+            torch._foreach_copy_(copies, masters)
+            torch._foreach_lerp_(shadow, live, 1 - min(args.ema, (step + 1) / (step + 10)))
         mean_loss += (flow.item() - mean_loss) / min(step - first + 1, 100)
         if (step + 1) % 100 == 0:
             rate = (step + 1 - first) * args.batch / (time.monotonic() - start)

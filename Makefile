@@ -1,0 +1,47 @@
+# One command a chore. Every target sets up `.venv` first; that takes no time when nothing changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+UV_VERSION := 0.13.9
+
+.PHONY: setup demo test lint serve loadtest evaluate lock clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements/dev.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup  ## start the service, run one search over HTTP, save demo/result.png, stop everything
+	$(BIN)/python -m service.demo --out demo
+
+test: setup lint  ## everything that must hold
+	$(BIN)/python -m pytest
+
+lint: setup  ## style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+serve: setup  ## the whole service on this machine, until Ctrl-C
+	$(BIN)/sitsearch serve
+
+loadtest: setup  ## Locust against a fresh service; writes loadtest/out/report.md
+	$(BIN)/python -m loadtest.run
+
+evaluate: setup  ## quality of the bundled generator, and what search adds
+	$(BIN)/python -m workers.evaluate --out docs/quality
+
+lock: setup  ## pin the dependencies anew, with hashes and without addresses
+	for extra in workers dev; do $(BIN)/uv pip compile --quiet pyproject.toml --extra $$extra --universal \
+		--python-version 3.11 --generate-hashes --no-header -o requirements/$$extra.lock; done
+	$(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+		-o requirements/gateway.lock
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) demo data loadtest/out *.egg-info

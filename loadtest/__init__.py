@@ -1,0 +1,1 @@
+"""Load tests of a running service, and the report they end in."""

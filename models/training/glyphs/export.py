@@ -1,0 +1,64 @@
+"""Ship a training run: `python -m models.training.glyphs.export EMA.safetensors CLASSIFIER.safetensors GLYPHS.npz`.
+
+Writes into `models/checkpoints/`: the generator in bfloat16, the classifier in float16, and `glyphs_stats.npz`, the mean
+and covariance of the classifier's features over the training glyphs (reference of FID), with the mean log-probabilities
+that the Inception Score needs of real images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from models.catalog import ROOT, load_verifier
+from models.training.glyphs.dataset import GlyphData
+from models.verifiers.classifier import GlyphClassifier
+
+CHECKPOINTS = ROOT / "checkpoints"
+REFERENCE_IMAGES = 31_000
+
+
+def reference_statistics(data: GlyphData, classifier: GlyphClassifier) -> dict[str, np.ndarray]:
+    """`mu [D]`, `sigma [D, D]` (float64) of the features, and the Inception Score, over random colourings."""
+    generator = torch.Generator().manual_seed(2)
+    features, log_probs = [], []
+    for _ in range(REFERENCE_IMAGES // 500):
+        images, _ = data.batch(500, generator)
+        features.append(classifier.features(images).double())
+        log_probs.append(classifier.log_probabilities(images).double())
+    all_features, all_logs = torch.cat(features).numpy(), torch.cat(log_probs)
+    marginal = all_logs.exp().mean(0).log()
+    inception_score = (all_logs.exp() * (all_logs - marginal)).sum(1).mean().exp()
+    return {
+        "mu": all_features.mean(0),
+        "sigma": np.cov(all_features, rowvar=False),
+        "inception_score": np.array(float(inception_score)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("generator", type=Path)
+    parser.add_argument("classifier", type=Path)
+    parser.add_argument("data", type=Path)
+    args = parser.parse_args()
+    CHECKPOINTS.mkdir(exist_ok=True)
+    save_file({k: v.bfloat16() for k, v in load_file(args.generator).items()}, CHECKPOINTS / "glyphs.safetensors")
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in load_file(args.classifier).items()}
+    save_file(weights, CHECKPOINTS / "glyph_classifier.safetensors")
+    figures = json.loads(args.classifier.with_suffix(".json").read_text())
+    classifier = load_verifier("classifier")
+    assert isinstance(classifier, GlyphClassifier)
+    np.savez_compressed(CHECKPOINTS / "glyphs_stats.npz", **reference_statistics(GlyphData(args.data), classifier))
+    for path in sorted(CHECKPOINTS.iterdir()):
+        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+    print(f"classifier: {figures}")
+
+
+if __name__ == "__main__":
+    main()

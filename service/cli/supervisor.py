@@ -1,0 +1,163 @@
+"""Everything on this machine: an embedded Valkey, the workers on a local Ray, and the gateway, as child processes.
+
+A child that dies is started again; on SIGINT or SIGTERM the children are stopped in order and nothing stays behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.client import Client
+from workers.settings import Settings
+
+START_TIMEOUT = 180.0
+STOP_TIMEOUT = 30.0
+RESTART_PAUSE = 1.0
+PR_SET_PDEATHSIG = 1
+
+
+class StartError(RuntimeError):
+    """The service did not come up; the message says which log to read."""
+
+
+def free_port(host: str) -> int:
+    """A TCP port of `host` that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise StartError when something listens on `host:port` already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass
+class Child:
+    """One supervised process and its log."""
+
+    name: str
+    command: list[str]
+    env: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Start it in a session of its own, so that a Ctrl-C at the terminal reaches the supervisor alone."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+
+    @property
+    def alive(self) -> bool:
+        """It is running."""
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self) -> None:
+        """SIGTERM, and after `STOP_TIMEOUT` SIGKILL to all that it started."""
+        if self.process is None:
+            return
+        if self.alive:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_TIMEOUT)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def _redis(config: Settings) -> Iterator[str]:
+    """The configured Redis, or an embedded Valkey for as long as the context lasts."""
+    if config.redis_url is not None:
+        yield config.redis_url
+        return
+    from workers.jobs.embedded import EmbeddedValkey
+
+    with EmbeddedValkey(config.data_dir) as valkey:
+        yield valkey.url
+
+
+def supervise(config: Settings, *, say: Callable[[str], None], stop: threading.Event) -> None:
+    """Run the whole service until `stop` is set.
+
+    Args:
+        config: the settings; port 0 takes a free one.
+        say: shown each line that a person should read.
+        stop: set it to shut down.
+
+    Raises:
+        StartError: the port is taken, or the workers were not ready in time.
+    """
+    port = config.port or free_port(config.host)
+    check_port(config.host, port)
+    config = config.model_copy(update={"port": port, "data_dir": config.data_dir.resolve()})
+    logs = config.data_dir / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with _redis(config) as redis_url, contextlib.ExitStack() as cleanup:
+        env = os.environ | {
+            "SITSEARCH_REDIS_URL": redis_url,
+            "SITSEARCH_HOST": config.host,
+            "SITSEARCH_PORT": str(port),
+            "SITSEARCH_DATA_DIR": str(config.data_dir),
+            "PYTHONUNBUFFERED": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        }
+        children = []
+        for name, module in (("workers", "workers.app"), ("gateway", "service.gateway")):
+            child = Child(name, [sys.executable, "-m", module], env, logs / f"{name}.log")
+            child.start()
+            cleanup.callback(child.stop)
+            children.append(child)
+        url = f"http://{config.host}:{port}"
+        say(f"starting on {url}; data and logs in {config.data_dir}")
+        _await_ready(url, children, stop)
+        if not stop.is_set():
+            say(f"ready: {url} (interface description at {url}/docs); Ctrl-C stops everything")
+        while not stop.wait(0.5):
+            for child in children:
+                if not child.alive:
+                    say(f"{child.name} ended unexpectedly (see {child.log}); starting it again")
+                    time.sleep(RESTART_PAUSE)
+                    child.start()
+        say("stopping")
+    say("stopped")
+
+
+def _await_ready(url: str, children: list[Child], stop: threading.Event) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    with Client(url, timeout=2) as client:
+        while not stop.wait(0.2) and not client.ready():
+            for child in children:
+                if not child.alive:
+                    raise StartError(f"{child.name} ended while starting; its log is {child.log}")
+            if time.monotonic() > deadline:
+                raise StartError(f"not ready after {START_TIMEOUT:.0f} s; the logs are in {children[0].log.parent}")

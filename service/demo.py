@@ -1,0 +1,116 @@
+"""`make demo`: one search from start to end on real parts, and a picture of what it bought.
+
+Starts the whole service on a free port, draws a first round of candidates to see what single samples look like, runs
+the search over HTTP, saves the median first candidate beside the winner with the score curve, and stops everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.image import imread
+
+from service.cli.supervisor import free_port
+from service.client import Client
+
+HOST = "127.0.0.1"
+FIRST_ROUND = 16
+STEPS, NFE_PER_CANDIDATE = 20, 40
+START_TIMEOUT, STOP_TIMEOUT = 200.0, 60.0
+
+
+def request(label: str, candidates: int, num_images: int, seed: int) -> dict[str, Any]:
+    """A random search over `candidates` noises of class `label`."""
+    return {
+        "model": "glyphs",
+        "condition": {"class": label},
+        "budget": {"nfe": candidates * NFE_PER_CANDIDATE},
+        "num_images": num_images,
+        "seed": seed,
+        "verifier": "classifier",
+        "search": {"algorithm": "random", "round_size": FIRST_ROUND},
+        "sampler": {"method": "heun", "steps": STEPS, "guidance": 1.5},
+    }
+
+
+def run(client: Client, body: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+    """Submit, wait, and fetch the images, best first."""
+    job = client.wait(client.submit(body))
+    if job["status"] != "succeeded":
+        raise SystemExit(f"job {job['id']} {job['status']}: {job['error']}")
+    return job, client.images(job)
+
+
+def draw(label: str, before: bytes, after: bytes, first: dict[str, Any], job: dict[str, Any], path: Path) -> None:
+    """The before/after picture with the score curve."""
+    median = first["result"]["images"][FIRST_ROUND // 2]["score"]
+    best = job["result"]["images"][0]["score"]
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.6), width_ratios=(1, 1, 1.7), layout="constrained")
+    for axes, png, title in (
+        (left, before, f"median single sample\nlog p = {median:.3f}"),
+        (middle, after, f"winner of {job['result']['candidates']}\nlog p = {best:.3f}"),
+    ):
+        axes.imshow(imread(io.BytesIO(png)), interpolation="nearest")
+        axes.set_title(title)
+        axes.set_axis_off()
+    curve = job["progress"]["curve"]
+    right.plot([p["nfe"] for p in curve], [p["score"] for p in curve], marker="o", label="best so far")
+    right.axhline(median, linestyle="--", color="gray", label="median single sample")
+    right.set(xlabel="NFE", ylabel="log-probability of the class", title=f"random search for {label!r}")
+    right.legend()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("demo"))
+    parser.add_argument("--class", dest="label", default="Q")
+    parser.add_argument("--candidates", type=int, default=96)
+    parser.add_argument("--seed", type=int, default=7)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    port = free_port(HOST)
+    with tempfile.TemporaryDirectory(prefix="sitsearch-demo-") as data, Client(f"http://{HOST}:{port}") as client:
+        command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", data]
+        service = subprocess.Popen(command)
+        try:
+            deadline = time.monotonic() + START_TIMEOUT
+            while not client.ready():
+                if service.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit("the service did not start")
+                time.sleep(0.2)
+            first, firsts = run(client, request(args.label, FIRST_ROUND, FIRST_ROUND, args.seed))
+            job, (winner,) = run(client, request(args.label, args.candidates, 1, args.seed))
+        finally:
+            service.send_signal(signal.SIGINT)
+            service.wait(STOP_TIMEOUT)
+    scores = [image["score"] for image in first["result"]["images"]]
+    (args.out / "before.png").write_bytes(firsts[FIRST_ROUND // 2])
+    (args.out / "after.png").write_bytes(winner)
+    (args.out / "job.json").write_text(json.dumps(job, indent=2) + "\n")
+    draw(args.label, firsts[FIRST_ROUND // 2], winner, first, job, args.out / "result.png")
+    progress = job["progress"]
+    print(
+        f"{args.label!r}: single samples score {statistics.median(scores):.4f} (median of {FIRST_ROUND}); the best of "
+        f"{job['result']['candidates']} scores {progress['best_score']:.4f}, for {progress['nfe_spent']} of "
+        f"{progress['nfe_budget']} NFE ({progress['forwards_spent']} forwards)"
+    )
+    print(f"picture: {args.out / 'result.png'}; the whole record: {args.out / 'job.json'}")
+
+
+if __name__ == "__main__":
+    main()

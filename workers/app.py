@@ -1,0 +1,97 @@
+"""The Ray Serve application: `serve run workers.app:build`, or `python -m workers.app` for one machine.
+
+It has no HTTP route of its own: jobs come from Redis, and the gateway is a process apart.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.config import HTTPOptions
+from ray.serve.schema import LoggingConfig
+
+from workers.coordinator import Coordinator
+from workers.sampler import SamplerReplica
+from workers.settings import Settings, settings
+from workers.verifier import VerifierReplica
+
+APP_NAME = "sitsearch"
+QUIET = LoggingConfig(enable_access_log=False)
+#: Calls in flight a replica; the engine batches them, so many more than Serve's default are welcome.
+SAMPLER_CALLS, VERIFIER_CALLS = 256, 16
+
+
+def build(args: dict[str, Any] | None = None) -> serve.Application:
+    """The application; `args` override the `SITSEARCH_*` settings by field name."""
+    config = Settings(**(args or {}))
+    shared = config.model_dump(mode="json")
+    samplers = {
+        model: serve.deployment(SamplerReplica)
+        .options(
+            name=f"Sampler-{model}",
+            num_replicas=config.sampler_replicas,
+            max_ongoing_requests=SAMPLER_CALLS,
+            ray_actor_options={"num_cpus": 1, "num_gpus": config.sampler_gpus},
+            logging_config=QUIET,
+        )
+        .bind(model, shared)
+        for model in config.models
+    }
+    verifiers = {
+        name: serve.deployment(VerifierReplica)
+        .options(
+            name=f"Verifier-{name}",
+            num_replicas=config.verifier_replicas,
+            max_ongoing_requests=VERIFIER_CALLS,
+            ray_actor_options={"num_cpus": 0.5, "num_gpus": config.verifier_gpus},
+            logging_config=QUIET,
+        )
+        .bind(name, shared)
+        for name in config.verifiers
+    }
+    return (
+        serve.deployment(Coordinator)
+        .options(
+            name="Coordinator",
+            num_replicas=config.coordinators,
+            ray_actor_options={"num_cpus": 0.1},
+            health_check_period_s=2,
+            logging_config=QUIET,
+        )
+        .bind(shared, samplers, verifiers)
+    )
+
+
+def main() -> None:
+    """Start a local Ray and the application in it, and run until SIGTERM or SIGINT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    config = settings()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    # Ray counts logical CPUs: the pools share the real ones, and torch is given them all.
+    cpus = max(os.cpu_count() or 1, 2 + config.sampler_replicas * len(config.models) + config.coordinators)
+    ray.init(
+        num_cpus=cpus + config.verifier_replicas * len(config.verifiers),
+        include_dashboard=False,
+        configure_logging=True,
+        log_to_driver=False,
+        namespace=APP_NAME,
+    )
+    try:
+        serve.start(http_options=HTTPOptions(location="NoServer"), logging_config=QUIET)
+        serve.run(build(), name=APP_NAME, route_prefix=None)
+        stop.wait()
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

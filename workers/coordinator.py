@@ -1,0 +1,250 @@
+"""The coordinator: claims jobs, runs their searches over the sampler and verifier pools, and logs every round.
+
+The round log in Redis is the truth and this process a cache of it: when it dies, another claims the job once the lease
+has run out, replays the log, asks again, gets the very same proposals, and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+from ray.exceptions import RayActorError, RayError
+from ray.serve.handle import DeploymentHandle
+
+from workers.engine import Order
+from workers.images import encode_png
+from workers.jobs.errors import JobCanceled, LeaseLost, StoreUnavailable
+from workers.jobs.schemas import AlgorithmOffer, Candidate, Job, JobError, Offer, Result, Status, Usage
+from workers.jobs.store import Claim, JobStore
+from workers.search import ALGORITHMS
+from workers.search.base import Proposal
+from workers.search.plan import trajectory_cost
+from workers.search.run import SearchRun
+from workers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+RENEWALS_PER_LEASE = 3
+
+
+class Coordinator:
+    """Runs up to `jobs_per_coordinator` jobs at once.
+
+    Args:
+        settings: the deployment's settings, as `Settings.model_dump` gives them; `redis_url` must be set.
+        samplers: handle of the sampler deployment by model name.
+        verifiers: handle of the verifier deployment by verifier name.
+    """
+
+    def __init__(
+        self, settings: dict[str, Any], samplers: dict[str, DeploymentHandle], verifiers: dict[str, DeploymentHandle]
+    ) -> None:
+        self.settings = Settings(**settings)
+        if self.settings.redis_url is None:
+            raise ValueError("a coordinator needs SITSEARCH_REDIS_URL")
+        self.name = f"{socket.gethostname()}-{os.getpid()}"
+        self.store = JobStore.from_url(self.settings.redis_url, self.settings)
+        self.samplers, self.verifiers = samplers, verifiers
+        self.offer: Offer | None = None
+        self.counters = {"nfe_total": 0, "forwards_total": 0, "candidates_total": 0, "rounds_total": 0, "jobs_total": 0}
+        self._jobs: set[asyncio.Task[None]] = set()
+        loop = asyncio.get_event_loop()
+        self._loops = [
+            loop.create_task(self._forever(self._publish, self.settings.offer_ttl / RENEWALS_PER_LEASE)),
+            loop.create_task(self._forever(self._claim_one, 0)),
+        ]
+
+    def pid(self) -> int:
+        """The process that coordinates, for tests that kill it."""
+        return os.getpid()
+
+    def check_health(self) -> None:
+        """Called by Serve; a coordinator whose loops ended is replaced."""
+        for task in self._loops:
+            if task.done():
+                raise RuntimeError(f"the coordinator's loop has ended: {task}")
+
+    async def _forever(self, action: Callable[[], Awaitable[None]], pause: float) -> None:
+        """Repeat `action`, outliving an absent Redis and pools that are still starting."""
+        while True:
+            try:
+                await action()
+                await asyncio.sleep(pause)
+            except (StoreUnavailable, RayError) as error:
+                log.warning("%s failed, trying again: %s", action.__name__, error)
+                await asyncio.sleep(1)
+
+    async def _publish(self) -> None:
+        """Tell the gateway what is offered here, and what was done so far."""
+        self.offer = Offer(
+            models=tuple([await handle.describe.remote() for handle in self.samplers.values()]),
+            verifiers=tuple([await handle.describe.remote() for handle in self.verifiers.values()]),
+            algorithms=tuple(
+                AlgorithmOffer(
+                    name=search.name,
+                    title=search.title,
+                    reference=search.reference,
+                    options_schema=search.Options.model_json_schema(),
+                )
+                for search in ALGORITHMS.values()
+            ),
+            deterministic=self.settings.deterministic,
+        )
+        await self.store.publish_offer(self.offer)
+        await self.store.publish_worker_metrics(self.name, self.counters | {"jobs_running": len(self._jobs)})
+
+    async def _claim_one(self) -> None:
+        """Wait for room and for a job, and start it."""
+        if self.offer is None:
+            await asyncio.sleep(0.1)
+            return
+        if len(self._jobs) >= self.settings.jobs_per_coordinator:
+            await asyncio.wait(self._jobs, return_when=asyncio.FIRST_COMPLETED)
+        claim = await self.store.claim(self.name)
+        if claim is not None:
+            task = asyncio.create_task(self._hold(claim))
+            self._jobs.add(task)
+            task.add_done_callback(self._jobs.discard)
+
+    async def _hold(self, claim: Claim) -> None:
+        """Run a claimed job under its lease, to its end or to the loss of the lease."""
+        work = asyncio.create_task(self._work(claim))
+        try:
+            while True:
+                await asyncio.wait({work}, timeout=self.settings.lease / RENEWALS_PER_LEASE)
+                if work.done():
+                    await work
+                    return
+                await self.store.renew(claim)
+        except JobCanceled:
+            log.info("job %s was canceled", claim.job.id)
+        except LeaseLost:
+            log.warning("job %s was taken over by another coordinator", claim.job.id)
+        except StoreUnavailable as error:
+            log.warning("job %s is left to its lease: %s", claim.job.id, error)
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _work(self, claim: Claim) -> None:
+        """Search, and make the job terminal; any fault of the job's own makes it failed with a reason."""
+        try:
+            result, usage = await self._search(claim)
+        except (JobCanceled, LeaseLost, StoreUnavailable):
+            raise
+        except Exception as error:
+            log.exception("job %s failed", claim.job.id)
+            reason = JobError(code="search-failed", detail=f"{type(error).__name__}: {error}"[:500])
+            await self.store.finish(claim, status=Status.FAILED, error=reason, usage=claim.job.usage)
+        else:
+            await self.store.finish(claim, status=Status.SUCCEEDED, result=result, usage=usage)
+        self.counters["jobs_total"] += 1
+
+    async def _search(self, claim: Claim) -> tuple[Result, Usage]:
+        job = claim.job
+        run = SearchRun(job.request, self._evaluations_per_step(job))
+        run.replay(await self.store.rounds(job.id))
+        wasted = _Wasted(job.usage)
+        retaken = claim.taken_over
+        deadline = None
+        if job.request.budget.seconds is not None:
+            deadline = (job.started_at or time.time()) + job.request.budget.seconds
+        while proposals := run.ask(out_of_time=deadline is not None and time.time() >= deadline):
+            if retaken:  # the round that the lost coordinator had under way is evaluated again
+                wasted.add(job, proposals, self._evaluations_per_step(job))
+                retaken = False
+            candidates, images = await self._evaluate(job, proposals, run.phase, wasted)
+            done = run.tell(candidates)
+            keep = [candidate.id for candidate in run.best]
+            fresh = {
+                c.id: encode_png(image, c) for c, image in zip(candidates, images, strict=True) if c.id in keep
+            }
+            await self.store.append_round(
+                claim, done, progress=run.progress, usage=wasted.added_to(run.usage), images=fresh, keep=keep
+            )
+            for name, spent in (
+                ("nfe_total", sum(c.nfe for c in candidates)),
+                ("forwards_total", sum(c.forwards for c in candidates)),
+                ("candidates_total", len(candidates)),
+                ("rounds_total", 1),
+            ):
+                self.counters[name] += spent
+        return run.result(), wasted.added_to(run.usage)
+
+    async def _evaluate(
+        self, job: Job, proposals: Sequence[Proposal], phase: Any, wasted: _Wasted
+    ) -> tuple[list[Candidate], np.ndarray]:
+        """Sample and score proposals; again when a replica dies under them, since a recipe gives the same image."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return await self._evaluate_once(job, proposals, phase)
+            except RayActorError as error:
+                if attempt == ATTEMPTS - 1:
+                    raise
+                log.warning("a replica died under job %s: %s", job.id, error)
+                wasted.add(job, proposals, self._evaluations_per_step(job))
+                await asyncio.sleep(2**attempt / 4)
+        raise AssertionError("unreachable")
+
+    async def _evaluate_once(
+        self, job: Job, proposals: Sequence[Proposal], phase: Any
+    ) -> tuple[list[Candidate], np.ndarray]:
+        request = job.request
+        class_index = job.class_index or 0
+        orders = [
+            Order(p.recipe, class_index, request.sampler.method, p.steps, request.sampler.guidance) for p in proposals
+        ]
+        share = max(1, -(-len(orders) // self.settings.sampler_replicas))
+        sampler = self.samplers[request.model]
+        parts = await _all([sampler.sample.remote(job.id, orders[i : i + share]) for i in range(0, len(orders), share)])
+        images = np.concatenate([part[0] for part in parts])
+        nfe = [count for part in parts for count in part[1]]
+        forwards = [count for part in parts for count in part[2]]
+        name = request.verifier.name
+        (scores,) = await _all([self.verifiers[name].score.remote(images, [class_index] * len(images))])
+        candidates = [
+            Candidate(
+                id=p.id, recipe=p.recipe, steps=p.steps, nfe=n, forwards=f, scores={name: score}, phase=phase
+            )
+            for p, n, f, score in zip(proposals, nfe, forwards, scores, strict=True)
+        ]
+        return candidates, images
+
+    def _evaluations_per_step(self, job: Job) -> int:
+        assert self.offer is not None
+        model = next(m for m in self.offer.models if m.name == job.request.model)
+        return next(s.evaluations_per_step for s in model.samplers if s.name == job.request.sampler.method)
+
+
+class _Wasted:
+    """What was evaluated again after faults: an upper bound, as a dead replica cannot say how far it came."""
+
+    def __init__(self, before: Usage) -> None:
+        self.nfe, self.forwards = before.nfe_wasted, before.forwards_wasted
+
+    def add(self, job: Job, proposals: Sequence[Proposal], evaluations_per_step: int) -> None:
+        for proposal in proposals:
+            cost = trajectory_cost(proposal.steps, evaluations_per_step, job.request.sampler.guidance)
+            self.nfe += cost.nfe
+            self.forwards += cost.forwards
+
+    def added_to(self, usage: Usage) -> Usage:
+        return usage.model_copy(update={"nfe_wasted": self.nfe, "forwards_wasted": self.forwards})
+
+
+async def _all(responses: Sequence[Any]) -> list[Any]:
+    """Await Serve responses together; when the caller is cancelled or one fails, the others are cancelled too."""
+    try:
+        return list(await asyncio.gather(*responses))
+    except BaseException:
+        for response in responses:
+            response.cancel()
+        raise

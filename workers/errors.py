@@ -1,0 +1,47 @@
+"""The exceptions of the workers.
+
+SitsearchError
+|- SearchError        a search was used against its protocol
+|- BudgetTooSmall     a budget buys less than one candidate
+'- UnknownName        a model, verifier, algorithm or class that is not there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class SitsearchError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class SearchError(SitsearchError):
+    """A search was told something it did not ask for."""
+
+
+class BudgetTooSmall(SitsearchError):
+    """A budget buys less than the request needs.
+
+    Attributes:
+        unit: `nfe` or `forwards`.
+        given: the request's budget.
+        least: the smallest budget that would do.
+    """
+
+    def __init__(self, unit: str, given: int, least: int) -> None:
+        super().__init__(f"budget.{unit} is {given}; this request needs at least {least}")
+        self.unit, self.given, self.least = unit, given, least
+
+
+class UnknownName(SitsearchError):
+    """No such model, verifier, algorithm or class.
+
+    Attributes:
+        kind: what was looked for.
+        name: the name that is not known.
+        known: the names that are.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, tuple(known)
+        super().__init__(f"no {kind} named {name!r}; known: {', '.join(self.known) or 'none'}")

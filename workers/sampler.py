@@ -1,0 +1,130 @@
+"""The sampler deployment: one engine on a thread of its own, fed and answered from the replica's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.catalog import load_generator, model_card
+from models.samplers import SAMPLERS, evaluations_per_step
+from workers.engine import Done, Engine, Order
+from workers.jobs.schemas import ModelOffer, SamplerChoice, SamplerOffer
+from workers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class SamplerReplica:
+    """Samples trajectories of one model; calls of many jobs share its forwards.
+
+    Args:
+        model: name of the model card.
+        settings: the deployment's settings, as `Settings.model_dump` gives them.
+    """
+
+    def __init__(self, model: str, settings: dict[str, Any]) -> None:
+        config = Settings(**settings)
+        torch.set_num_threads(os.cpu_count() or 1)  # Ray would leave one
+        self.card = model_card(model)
+        generator = load_generator(
+            model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=getattr(torch, config.dtype)
+        )
+        self._parameters = generator.parameters
+        if config.compile:
+            generator.compile()
+        self._engine = Engine(generator, batch=config.batch, deterministic=config.deterministic)
+        self._inbox: list[Callable[[], None]] = []
+        self._wake = threading.Condition()
+        self._waiting: dict[int, Callable[[Done], None]] = {}
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    def describe(self) -> ModelOffer:
+        """What this replica can sample."""
+        card = self.card
+        return ModelOffer(
+            name=card.name,
+            title=card.title,
+            classes=card.classes,
+            image_size=card.network.input_size,
+            parameters=self._parameters,
+            macs_per_forward=card.network.macs,
+            samplers=tuple(
+                SamplerOffer(name=name, evaluations_per_step=evaluations_per_step(name)) for name in OFFERED_METHODS
+            ),
+            default_sampler=SamplerChoice(**card.sampler),
+            license=card.license,
+        )
+
+    def check_health(self) -> None:
+        """Called by Serve; a replica whose engine thread died is replaced."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the engine thread has died")
+
+    async def sample(self, job: str, orders: Sequence[Order]) -> tuple[np.ndarray, list[int], list[int]]:
+        """Sample `orders`; images `[N, H, W, 3]` uint8, and the NFE and forwards that each really took.
+
+        Cancelling the call drops what is not sampled yet.
+
+        Raises:
+            ValueError: see `Engine.submit`.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Done] = loop.create_future()
+        tickets: list[int] = []
+
+        def settle(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+            loop.call_soon_threadsafe(lambda: None if answer.done() else set_outcome(outcome))
+
+        def submit() -> None:
+            try:
+                tickets.append(self._engine.submit(job, orders))
+            except ValueError as error:
+                settle(answer.set_exception, error)
+            else:
+                self._waiting[tickets[0]] = lambda done: settle(answer.set_result, done)
+
+        def cancel() -> None:
+            for ticket in tickets:
+                self._engine.cancel(ticket)
+                self._waiting.pop(ticket, None)
+
+        self._post(submit)
+        try:
+            done = await answer
+        except asyncio.CancelledError:
+            self._post(cancel)
+            raise
+        images = np.stack([sample.image.numpy() for sample in done.samples])
+        return images, [s.nfe for s in done.samples], [s.forwards for s in done.samples]
+
+    def _post(self, action: Callable[[], None]) -> None:
+        """Have the engine's thread do something before its next step."""
+        with self._wake:
+            self._inbox.append(action)
+            self._wake.notify()
+
+    def _work(self) -> None:
+        try:
+            while True:
+                with self._wake:
+                    self._wake.wait_for(lambda: self._inbox or self._engine.busy)
+                    actions, self._inbox = self._inbox, []
+                for action in actions:
+                    action()
+                for done in self._engine.step():
+                    self._waiting.pop(done.ticket)(done)
+        except Exception:
+            log.exception("the engine thread died")
+            raise
+
+
+#: Methods whose cost is fixed in advance and that need no noise between steps.
+OFFERED_METHODS = tuple(name for name in ("euler", "midpoint", "heun", "heun3", "rk4") if name in SAMPLERS)

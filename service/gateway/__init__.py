@@ -1,0 +1,1 @@
+"""The HTTP gateway: checks requests, writes them to the store, and shows what became of them."""

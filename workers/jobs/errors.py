@@ -1,0 +1,95 @@
+"""What can go wrong between a job and its store.
+
+SitsearchError
+'- StoreError
+   |- StoreUnavailable      Redis is away or cannot take writes now; trying again later may help
+   |- UnknownJob            no such job, or its record has expired
+   |- BadCursor             a page cursor that no listing gave out
+   |- QueueFull             as many jobs wait as the settings allow
+   |- IdempotencyConflict   the idempotency key was used with another body
+   |- RoundOutOfOrder       a round that is not the next one of the log
+   |- LeaseLost             another coordinator holds the job, or it has ended
+   '- JobCanceled           the job was canceled under its coordinator
+"""
+
+from __future__ import annotations
+
+from workers.errors import SitsearchError
+
+
+class StoreError(SitsearchError):
+    """Base of the store's errors."""
+
+
+class StoreUnavailable(StoreError):
+    """Redis is away or cannot take writes now."""
+
+
+class _AboutJob(StoreError):
+    """An error about one job.
+
+    Attributes:
+        job_id: the job.
+    """
+
+    message = "{job_id}"
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(self.message.format(job_id=job_id))
+
+
+class UnknownJob(_AboutJob):
+    """No such job, or its record has expired."""
+
+    message = "no job {job_id!r}; it was never submitted here or its record has expired"
+
+
+class LeaseLost(_AboutJob):
+    """The claim's fencing token is no longer the newest, or the job has ended; nothing was written."""
+
+    message = "the lease on job {job_id!r} is lost"
+
+
+class JobCanceled(_AboutJob):
+    """The job was canceled; nothing was written."""
+
+    message = "job {job_id!r} was canceled"
+
+
+class IdempotencyConflict(_AboutJob):
+    """The idempotency key belongs to `job_id`, which was submitted with another body."""
+
+    message = "the idempotency key was used with another body, for job {job_id!r}"
+
+
+class BadCursor(StoreError):
+    """A page cursor that no listing gave out."""
+
+    def __init__(self, cursor: str) -> None:
+        super().__init__(f"{cursor[:80]!r} is not a cursor of this listing")
+
+
+class QueueFull(StoreError):
+    """As many jobs wait as the settings allow.
+
+    Attributes:
+        limit: `settings.max_queued`.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"{limit} jobs are waiting already")
+
+
+class RoundOutOfOrder(StoreError):
+    """A round that is not the next one of the log.
+
+    Attributes:
+        given: the refused round's index.
+        due: the index that the log expects, its length.
+    """
+
+    def __init__(self, job_id: str, given: int, due: int) -> None:
+        self.given, self.due = given, due
+        super().__init__(f"job {job_id!r}: round {given} given where round {due} is due")

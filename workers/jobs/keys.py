@@ -1,0 +1,84 @@
+"""Every Redis key of the service, what it holds and how long it lives.
+
+`P` is the settings' `key_prefix` in braces: a hash tag, so that all keys of a deployment share one slot and the scripts
+may touch several of them. An id comes last in its key, so no id can be mistaken for another key.
+
+| key                  | type   | holds                                                                | lives |
+|----------------------|--------|----------------------------------------------------------------------|-------|
+| P:job:<id>           | hash   | the job's fields, one JSON text each, and the claim (see `store`)    | `job_ttl` after its end |
+| P:rounds:<id>        | list   | the round log: JSON of `Round`, in order; the truth of a search      | `job_ttl` after its end |
+| P:images:<id>        | hash   | PNG bytes of the best candidates so far, by candidate id             | `image_ttl` after its last change |
+| P:events:<id>        | stream | what happened to the job: `type` and JSON `data`                     | `job_ttl` after its end; newest ~1000 |
+| P:queue              | stream | one entry (`job` = id) a job that has not ended; group `coordinators`| forever; an ended job's entry is deleted |
+| P:waiting            | zset   | queued jobs by order of submission: the queue's length and positions | forever; bounded by `max_queued` |
+| P:submitted          | string | count of jobs ever submitted; gives `waiting` its order              | forever |
+| P:jobs, P:jobs:<st>  | zset   | all jobs, and those of one status, by time of creation               | forever; ids leave with their records |
+| P:expiry             | zset   | ended jobs by the time at which their record expires                 | forever; ids leave with their records |
+| P:idempotency:<hash> | hash   | `job` and body `digest`, by SHA-256 of the idempotency key           | `IDEMPOTENCY_TTL` |
+| P:offer              | string | JSON of `Offer`: what the workers offer                              | `offer_ttl` |
+| P:workers            | zset   | names of workers by the time of their last report                    | `offer_ttl` |
+| P:worker:<name>      | hash   | a worker's figures                                                   | `offer_ttl` |
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from workers.jobs.schemas import Status
+
+#: Seconds for which an idempotency key is remembered.
+IDEMPOTENCY_TTL = 86_400.0
+#: About how many of a job's events are kept; a reader that fell further behind gets a new snapshot.
+EVENTS_KEPT = 1000
+#: The consumer group of the queue.
+GROUP = "coordinators"
+
+
+class Keys:
+    """The keys of one deployment.
+
+    Args:
+        prefix: the settings' `key_prefix`.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.root = f"{{{prefix}}}"
+        self.queue = f"{self.root}:queue"
+        self.waiting = f"{self.root}:waiting"
+        self.submitted = f"{self.root}:submitted"
+        self.jobs = f"{self.root}:jobs"
+        self.expiry = f"{self.root}:expiry"
+        self.offer = f"{self.root}:offer"
+        self.workers = f"{self.root}:workers"
+
+    def job(self, job_id: str) -> str:
+        """The job's record."""
+        return f"{self.root}:job:{job_id}"
+
+    def rounds(self, job_id: str) -> str:
+        """The job's round log."""
+        return f"{self.root}:rounds:{job_id}"
+
+    def images(self, job_id: str) -> str:
+        """The job's images."""
+        return f"{self.root}:images:{job_id}"
+
+    def events(self, job_id: str) -> str:
+        """The job's event stream."""
+        return f"{self.root}:events:{job_id}"
+
+    def of_status(self, status: Status) -> str:
+        """The index of jobs in `status`."""
+        return f"{self.root}:jobs:{status}"
+
+    def indexes(self) -> list[str]:
+        """Every index that an expired job must leave: all jobs first, then by status."""
+        return [self.jobs, *(self.of_status(status) for status in Status)]
+
+    def idempotency(self, key: str) -> str:
+        """Where a client's idempotency key is remembered; hashed, so its length and characters do not matter."""
+        return f"{self.root}:idempotency:{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+    def worker(self, name: str) -> str:
+        """A worker's figures."""
+        return f"{self.root}:worker:{name}"

@@ -73,17 +73,17 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = settings()
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     # Ray counts logical CPUs: the pools share the real ones, and torch is given them all.
-    cpus = max(os.cpu_count() or 1, 2 + config.sampler_replicas * len(config.models) + config.coordinators)
+    replicas = config.sampler_replicas * len(config.models) + config.verifier_replicas * len(config.verifiers)
     ray.init(
-        num_cpus=cpus + config.verifier_replicas * len(config.verifiers),
+        num_cpus=max(os.cpu_count() or 1, 2 + replicas + config.coordinators),
         include_dashboard=False,
-        configure_logging=True,
         log_to_driver=False,
         namespace=APP_NAME,
+        _node_ip_address="127.0.0.1",
     )
+    for number in (signal.SIGTERM, signal.SIGINT):  # after ray.init, which installs its own
+        signal.signal(number, lambda *_: stop.set())
     try:
         serve.start(http_options=HTTPOptions(location="NoServer"), logging_config=QUIET)
         serve.run(build(), name=APP_NAME, route_prefix=None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -129,7 +130,9 @@ def supervise(config: Settings, *, say: Callable[[str], None], stop: threading.E
             "SITSEARCH_DATA_DIR": str(config.data_dir),
             "PYTHONUNBUFFERED": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            # A token of this run's own: without one, Ray would write one into the user's home.
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
         }
         children = []
         for name, module in (("workers", "workers.app"), ("gateway", "service.gateway")):

@@ -60,7 +60,7 @@ class SearchRun:
         if self._finals:
             return ()
         if self._stopped_by is None:
-            self._stopped_by = self._stop_reason(out_of_time)
+            self._stopped_by = self._stop_reason(out_of_time=out_of_time)
         if self._stopped_by is None:
             if proposals := self._search.ask(self._state):
                 return proposals
@@ -79,6 +79,8 @@ class SearchRun:
         final = bool(candidates) and candidates[0].phase == "final"
         if final:
             check_told(self._final_proposals(), candidates)
+            if self._stopped_by is None:  # replayed: the log tells why the search ended, if only by what it left out
+                self._stopped_by = self._stop_reason(out_of_time=bool(self._search.ask(self._state))) or "budget"
             self._finals = tuple(sorted(candidates, key=self._rank))
         else:
             self._state = self._search.tell(self._state, candidates)
@@ -126,7 +128,7 @@ class SearchRun:
         # Python's sort is stable and candidates come in order of proposal: ties go to the earlier one.
         return -candidate.scores[self._selector]
 
-    def _stop_reason(self, out_of_time: bool) -> StopReason | None:
+    def _stop_reason(self, *, out_of_time: bool) -> StopReason | None:
         """A stop rule that holds now; none before the first round, so that there is always an answer."""
         stop, best = self.request.stop, self.progress.best_score
         if best is None:

@@ -1,0 +1,151 @@
+"""One request from HTTP to image, on real Ray, real Valkey, the real gateway and the bundled model."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.catalog import load_generator, load_verifier, model_card
+from service.client import Client
+from tests.cluster.conftest import Service
+from workers.jobs.schemas import GenerateRequest
+from workers.local import Found, search
+
+pytestmark = pytest.mark.cluster
+
+
+def body(label: str = "Q", candidates: int = 6, **changes: Any) -> dict[str, Any]:
+    return {
+        "condition": {"class": label},
+        "budget": {"nfe": candidates * 8},
+        "seed": 11,
+        "verifier": "classifier",
+        "search": {"algorithm": "random", "round_size": 4},
+        "sampler": {"method": "heun", "steps": 4, "guidance": 1.5},
+    } | changes
+
+
+def locally(request: dict[str, Any]) -> Found:
+    """The same request in this process, with the settings of the service."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    return search(
+        load_generator("glyphs", dtype=torch.bfloat16),
+        load_verifier("classifier"),
+        GenerateRequest.model_validate(request),
+        class_index=model_card("glyphs").classes.index(request["condition"]["class"]),
+    )
+
+
+def winner(job: dict[str, Any]) -> dict[str, Any]:
+    return job["result"]["images"][0]["candidate"]
+
+
+def test_a_search_spends_its_budget_and_answers_with_the_best(client: Client) -> None:
+    job = client.wait(client.submit(body(num_images=3)))
+    assert job["status"] == "succeeded"
+    assert job["progress"]["nfe_spent"] == 48 == job["usage"]["nfe_search"]
+    assert job["progress"]["forwards_spent"] == 96
+    assert job["usage"]["nfe_wasted"] == 0
+    scores = [image["score"] for image in job["result"]["images"]]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 3
+    assert [point["nfe"] for point in job["progress"]["curve"]] == [32, 48]
+    image = Image.open(io.BytesIO(client.images(job)[0]))
+    assert image.size == (32, 32)
+    assert json.loads(image.text["sitsearch:recipe"]) == winner(job)["recipe"]
+    assert json.loads(image.text["sitsearch:scores"]) == winner(job)["scores"]
+
+
+def test_the_cluster_finds_what_a_search_in_one_process_finds(client: Client) -> None:
+    request = body(label="g", candidates=9, seed=3)
+    found = locally(request)
+    job = client.wait(client.submit(request))
+    assert winner(job) == found.result.images[0].candidate.model_dump(mode="json")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(client.images(job)[0]))), found.images[0].numpy())
+
+
+def test_the_same_seed_finds_the_same_winner_whatever_runs_beside_it(client: Client) -> None:
+    alone = client.wait(client.submit(body()))
+    crowd = [client.submit(body(label, seed=i, sampler={"steps": 3, "guidance": 1})) for i, label in enumerate("aB7")]
+    beside = client.wait(client.submit(body()))
+    assert all(client.wait(job)["status"] == "succeeded" for job in crowd)
+    assert winner(beside) == winner(alone)
+    assert beside["progress"]["curve"] == alone["progress"]["curve"]
+
+
+def test_a_final_generation_is_reserved_and_reported_apart(client: Client) -> None:
+    sampler = {"method": "euler", "steps": 4, "guidance": 1, "final_steps": 10}
+    job = client.wait(client.submit(body(budget={"nfe": 35}, sampler=sampler)))
+    assert job["usage"] | {"nfe_search": 24, "nfe_final": 10, "forwards_search": 24} == job["usage"]
+    assert winner(job)["phase"] == "final" and winner(job)["steps"] == 10
+
+
+def test_stop_rules_end_a_search_early(client: Client) -> None:
+    by_score = client.wait(client.submit(body(candidates=40, stop={"score": -100.0})))
+    assert (by_score["result"]["stopped_by"], by_score["progress"]["round"]) == ("score", 1)
+    by_time = client.wait(client.submit(body(candidates=4000, budget={"nfe": 32000, "seconds": 1.0})))
+    assert by_time["result"]["stopped_by"] == "seconds"
+
+
+def test_a_canceled_job_stops_and_stays_canceled(client: Client) -> None:
+    job = client.submit(body(candidates=5000))
+    while client.refresh(job)["progress"]["round"] == 0:
+        time.sleep(0.1)
+    assert client.cancel(job)["status"] == "canceled"
+    rounds = client.refresh(job)["progress"]["round"]
+    time.sleep(1.5)
+    later = client.refresh(job)
+    assert (later["status"], later["progress"]["round"]) == ("canceled", rounds)
+    assert client.cancel(job)["status"] == "canceled"
+
+
+def test_a_coordinator_killed_in_mid_job_costs_nothing_but_time(service: Service, client: Client) -> None:
+    request = body(candidates=64, seed=5)
+    undisturbed = client.wait(client.submit(request))
+    job = client.submit(request)
+    while client.refresh(job)["progress"]["round"] < 3:
+        time.sleep(0.05)
+    (pid,) = set(re.findall(r'sitsearch_rounds_total\{coordinator="[^"]*-(\d+)"\}', metrics(service)))
+    os.kill(int(pid), signal.SIGKILL)
+    assert client.refresh(job)["status"] == "running"
+    disturbed = client.wait(job)
+    assert disturbed["status"] == "succeeded"
+    assert disturbed["result"] == without_links(undisturbed, disturbed)
+    assert disturbed["progress"] == undisturbed["progress"]
+    assert disturbed["usage"]["nfe_wasted"] > 0
+
+
+def test_a_gateway_killed_loses_no_job(service: Service, client: Client) -> None:
+    job = client.submit(body(candidates=64, seed=6))
+    (pid,) = [p for p in service.descendants() if b"service.gateway" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while not client.ready():
+        assert time.monotonic() < deadline, "the gateway did not come back"
+        time.sleep(0.2)
+    assert client.wait(job)["status"] == "succeeded"
+
+
+def metrics(service: Service) -> str:
+    return httpx.get(f"{service.url}/metrics").text
+
+
+def without_links(source: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The result of `source` with the links of `other`, which alone name the job."""
+    images = [
+        image | {"links": twin["links"]}
+        for image, twin in zip(source["result"]["images"], other["result"]["images"], strict=True)
+    ]
+    return source["result"] | {"images": images}

@@ -1,0 +1,110 @@
+"""The engine, on a tiny network with random weights and on the bundled model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.catalog import load_generator
+from models.generator import Generator
+from models.noise import gaussian
+from models.samplers import make_sampler
+from models.sit import SiT, SiTConfig
+from workers.engine import Engine, Order, Sample
+from workers.jobs.schemas import Recipe
+from workers.local import sample_all
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Generator:
+    torch.manual_seed(0)
+    net = SiT(SiTConfig(8, 4, 3, 16, 2, 2, 5, learn_sigma=False))
+    for parameter in net.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return Generator(net.eval(), interpolant="Linear", prediction="velocity")
+
+
+def orders(count: int, *, seed: int = 1, label: int = 2, method: str = "heun", steps: int = 3, guidance: float = 1.5):
+    return [Order(Recipe(seed=seed, round=0, index=i), label, method, steps, guidance) for i in range(count)]
+
+
+def same(a: tuple[Sample, ...], b: tuple[Sample, ...]) -> bool:
+    return all(torch.equal(x.image, y.image) and (x.nfe, x.forwards) == (y.nfe, y.forwards) for x, y in zip(a, b, strict=True))
+
+
+def drain(engine: Engine) -> dict[int, tuple[Sample, ...]]:
+    done = {}
+    while engine.busy:
+        done |= {d.ticket: d.samples for d in engine.step()}
+    return done
+
+
+def test_a_sample_is_what_a_plain_sampling_loop_gives(tiny: Generator) -> None:
+    (sample,) = sample_all(Engine(tiny, deterministic=False), orders(1, guidance=4.0))
+    sampler = make_sampler("heun", steps=3)
+    state = sampler.init(gaussian(1, 0, 0, tiny.shape)[None])
+    y = torch.tensor([2])
+    while not bool(state.done):
+        conditional = tiny.evaluate(state.query_x, state.query_t.float(), y)
+        unconditional = tiny.evaluate(state.query_x, state.query_t.float(), torch.tensor([tiny.null_class]))
+        state = sampler.step(state, unconditional + 4.0 * (conditional - unconditional), None)
+    difference = (sample.image.int() - tiny.decode(state.x)[0].int()).abs().max()
+    assert difference <= 1  # another batch shape may round the last bit the other way
+
+
+def test_evaluations_are_counted_per_trajectory_and_add_up(tiny: Generator) -> None:
+    engine = Engine(tiny, batch=8)
+    guided, plain = engine.submit("a", orders(5)), engine.submit("b", orders(3, method="euler", steps=7, guidance=1.0))
+    done = drain(engine)
+    assert {(s.nfe, s.forwards) for s in done[guided]} == {(6, 12)}
+    assert {(s.nfe, s.forwards) for s in done[plain]} == {(7, 7)}
+    assert engine.nfe == 5 * 6 + 3 * 7 and engine.forwards == 5 * 12 + 3 * 7
+
+
+def test_jobs_share_forwards(tiny: Generator) -> None:
+    together = Engine(tiny, batch=16)
+    for job in ("a", "b", "c"):
+        together.submit(job, orders(2, guidance=1.0))
+    drain(together)
+    alone = Engine(tiny, batch=16)
+    sample_all(alone, orders(2, guidance=1.0))
+    assert together.steps == alone.steps
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_deterministic_mode_gives_the_same_bits_whatever_shares_the_batch(dtype: torch.dtype) -> None:
+    generator = load_generator("glyphs", dtype=dtype)
+    alone = sample_all(Engine(generator, batch=16), orders(3, steps=2))
+    engine = Engine(generator, batch=16)
+    engine.submit("a", orders(7, seed=9, label=30, steps=3))
+    engine.step()  # the others are under way at another time
+    engine.submit("b", orders(2, seed=8, guidance=1.0, method="euler", steps=5))
+    ticket = engine.submit("c", orders(3, steps=2))
+    assert same(drain(engine)[ticket], alone)
+
+
+def test_a_cancelled_submission_leaves_at_once_and_the_others_stay_whole(tiny: Generator) -> None:
+    engine = Engine(tiny, batch=8)
+    gone, kept = engine.submit("a", orders(20)), engine.submit("b", orders(2, seed=4))
+    engine.step()
+    engine.cancel(gone)
+    engine.cancel(gone)  # a second time changes nothing
+    done = drain(engine)
+    assert set(done) == {kept} and same(done[kept], sample_all(Engine(tiny, batch=8), orders(2, seed=4)))
+
+
+def test_nothing_to_do_is_a_step_of_nothing(tiny: Generator) -> None:
+    engine = Engine(tiny)
+    assert engine.step() == [] and not engine.busy
+
+
+def test_bad_orders_are_refused_and_change_nothing(tiny: Generator) -> None:
+    engine = Engine(tiny)
+    with pytest.raises(ValueError, match="at least one order"):
+        engine.submit("a", [])
+    with pytest.raises(ValueError, match=r"class 5 is not in \[0, 5\)"):
+        engine.submit("a", orders(1, label=5))
+    with pytest.raises(ValueError, match="magic"):
+        engine.submit("a", orders(1, method="magic"))
+    assert not engine.busy

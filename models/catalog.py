@@ -17,6 +17,7 @@ from torch import Tensor
 
 from models.errors import BadWeights, UnknownCard
 from models.generator import Generator
+from models.guidance import Channels
 from models.sit import SiT, SiTConfig
 from models.verifiers.base import Verifier
 from models.verifiers.registry import VERIFIER_KINDS
@@ -50,7 +51,7 @@ class ModelCard:
     network: SiTConfig
     interpolant: str
     prediction: str
-    guided_channels: str
+    guided_channels: Channels
     classes: tuple[str, ...]
     template: str
     sampler: dict[str, Any]

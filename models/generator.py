@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.guidance import Channels
 from models.sit import SiT, SiTConfig
 
 
@@ -18,7 +19,7 @@ class Generator:
         guided_channels: `all` or `first3`, the channels that guidance moves.
     """
 
-    def __init__(self, net: SiT, *, interpolant: str, prediction: str, guided_channels: str = "all") -> None:
+    def __init__(self, net: SiT, *, interpolant: str, prediction: str, guided_channels: Channels = "all") -> None:
         self.net: nn.Module = net
         self.config: SiTConfig = net.config
         self.interpolant, self.prediction, self.guided_channels = interpolant, prediction, guided_channels

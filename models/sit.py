@@ -149,7 +149,9 @@ class TimestepEmbedder(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(TIMESTEP_FREQUENCIES, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
+        self.mlp = nn.Sequential(
+            nn.Linear(TIMESTEP_FREQUENCIES, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        )
 
     @staticmethod
     def sinusoids(t: Tensor) -> Tensor:
@@ -160,7 +162,7 @@ class TimestepEmbedder(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
     def forward(self, t: Tensor) -> Tensor:
-        return self.mlp(self.sinusoids(t).to(self.mlp[0].weight.dtype))
+        return self.mlp(self.sinusoids(t).to(next(self.mlp.parameters()).dtype))
 
 
 class LabelEmbedder(nn.Module):

@@ -59,7 +59,9 @@ def draw(label: str, before: bytes, after: bytes, first: dict[str, Any], job: di
     """The before/after picture with the score curve."""
     median = first["result"]["images"][FIRST_ROUND // 2]["score"]
     best = job["result"]["images"][0]["score"]
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.6), width_ratios=(1, 1, 1.7), layout="constrained")
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(11, 3.6), width_ratios=(1, 1, 1.7), layout="constrained"
+    )
     for axes, png, title in (
         (left, before, f"median single sample\nlog p = {median:.3f}"),
         (middle, after, f"winner of {job['result']['candidates']}\nlog p = {best:.3f}"),

@@ -164,9 +164,7 @@ class Coordinator:
             candidates, images = await self._evaluate(job, proposals, run.phase, wasted)
             done = run.tell(candidates)
             keep = [candidate.id for candidate in run.best]
-            fresh = {
-                c.id: encode_png(image, c) for c, image in zip(candidates, images, strict=True) if c.id in keep
-            }
+            fresh = {c.id: encode_png(image, c) for c, image in zip(candidates, images, strict=True) if c.id in keep}
             await self.store.append_round(
                 claim, done, progress=run.progress, usage=wasted.added_to(run.usage), images=fresh, keep=keep
             )
@@ -211,9 +209,7 @@ class Coordinator:
         name = request.verifier.name
         (scores,) = await _all([self.verifiers[name].score.remote(images, [class_index] * len(images))])
         candidates = [
-            Candidate(
-                id=p.id, recipe=p.recipe, steps=p.steps, nfe=n, forwards=f, scores={name: score}, phase=phase
-            )
+            Candidate(id=p.id, recipe=p.recipe, steps=p.steps, nfe=n, forwards=f, scores={name: score}, phase=phase)
             for p, n, f, score in zip(proposals, nfe, forwards, scores, strict=True)
         ]
         return candidates, images

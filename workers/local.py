@@ -77,7 +77,12 @@ def search(
         run.tell(
             [
                 Candidate(
-                    id=p.id, recipe=p.recipe, steps=p.steps, nfe=s.nfe, forwards=s.forwards, scores={name: score},
+                    id=p.id,
+                    recipe=p.recipe,
+                    steps=p.steps,
+                    nfe=s.nfe,
+                    forwards=s.forwards,
+                    scores={name: score},
                     phase=run.phase,
                 )
                 for p, s, score in zip(proposals, samples, scores, strict=True)

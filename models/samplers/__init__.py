@@ -11,7 +11,7 @@ The rows of a state move in lockstep; whoever evaluates the field may batch the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -41,7 +41,9 @@ class State:
 class Sampler(Protocol):
     """A sampling method with its time grid."""
 
-    nfe: int
+    @property
+    def nfe(self) -> int:
+        """Evaluations of a whole trajectory."""
 
     def init(self, x: Tensor) -> State:
         """The state of a batch `[B, ...]` of noises before the first evaluation."""

@@ -131,7 +131,10 @@ def _watch(client: Client, job: dict[str, Any]) -> dict[str, Any]:
     unit = "nfe" if job["progress"]["nfe_budget"] else "forwards"
     with Progress(*columns, console=err) as bar:
         task = bar.add_task(
-            job["status"], total=job["progress"][f"{unit}_budget"], unit=unit.upper() if unit == "nfe" else unit, best="-"
+            job["status"],
+            total=job["progress"][f"{unit}_budget"],
+            unit=unit.upper() if unit == "nfe" else unit,
+            best="-",
         )
 
         def show(current: dict[str, Any]) -> None:

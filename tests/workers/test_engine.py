@@ -30,7 +30,9 @@ def orders(count: int, *, seed: int = 1, label: int = 2, method: str = "heun", s
 
 
 def same(a: tuple[Sample, ...], b: tuple[Sample, ...]) -> bool:
-    return all(torch.equal(x.image, y.image) and (x.nfe, x.forwards) == (y.nfe, y.forwards) for x, y in zip(a, b, strict=True))
+    return all(
+        torch.equal(x.image, y.image) and (x.nfe, x.forwards) == (y.nfe, y.forwards) for x, y in zip(a, b, strict=True)
+    )
 
 
 def drain(engine: Engine) -> dict[int, tuple[Sample, ...]]:

@@ -40,7 +40,9 @@ def test_every_cohort_gets_exactly_its_evaluations(plan: list[tuple[str, int, in
     for cohort in cohorts:
         scheduler.add(cohort)
     turns = [cohort for picked in run(scheduler) for cohort in picked]
-    assert sorted(map(id, turns)) == sorted(id(c) for c, (_, _, left) in zip(cohorts, plan, strict=True) for _ in range(left))
+    assert sorted(map(id, turns)) == sorted(
+        id(c) for c, (_, _, left) in zip(cohorts, plan, strict=True) for _ in range(left)
+    )
 
 
 def test_a_small_job_waits_at_most_one_turn_behind_a_huge_one() -> None:

@@ -11,13 +11,13 @@ from workers.jobs.schemas import Candidate, Recipe
 from workers.search import base
 
 
-class Options(base.Options):
+class RandomOptions(base.Options):
     """Options of random search."""
 
     round_size: int = Field(16, ge=1, le=256, description="candidates drawn, scored and logged together")
 
 
-class State(base.State):
+class RandomState(base.State):
     """Nothing but how far the draw has come: the noises are iid, so scores never steer it."""
 
     allowance: base.Allowance
@@ -31,14 +31,14 @@ class RandomSearch:
     name: ClassVar[str] = "random"
     title: ClassVar[str] = "Random search (best of N)"
     reference: ClassVar[str] = "Ma et al. 2025, arXiv 2501.09732"
-    Options: ClassVar[type[base.Options]] = Options
-    State: ClassVar[type[base.State]] = State
+    Options: ClassVar[type[base.Options]] = RandomOptions
+    State: ClassVar[type[base.State]] = RandomState
 
-    def init(self, allowance: base.Allowance, options: Options) -> State:
+    def init(self, allowance: base.Allowance, options: RandomOptions) -> RandomState:
         """The state before the first draw."""
-        return State(allowance=allowance, round_size=options.round_size)
+        return RandomState(allowance=allowance, round_size=options.round_size)
 
-    def ask(self, state: State) -> tuple[base.Proposal, ...]:
+    def ask(self, state: RandomState) -> tuple[base.Proposal, ...]:
         """The next `round_size` noises, or what is left of N."""
         count = min(state.round_size, state.allowance.candidates - state.drawn)
         return tuple(
@@ -50,7 +50,7 @@ class RandomSearch:
             for index in range(count)
         )
 
-    def tell(self, state: State, candidates: Sequence[Candidate]) -> State:
+    def tell(self, state: RandomState, candidates: Sequence[Candidate]) -> RandomState:
         """Count the round."""
         base.check_told(self.ask(state), candidates)
         return state.model_copy(update={"round": state.round + 1, "drawn": state.drawn + len(candidates)})

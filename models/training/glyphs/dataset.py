@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class GlyphData:
 
     def __init__(self, path: str | Path, *, held_out: bool = False) -> None:
         with np.load(path) as arrays:
-            self.faces: list[dict] = json.loads(str(arrays["faces"]))
+            self.faces: list[dict[str, Any]] = json.loads(str(arrays["faces"]))
             keep = np.array([face["held_out"] for face in self.faces])[arrays["face"]] == held_out
             self.masks = torch.from_numpy(arrays["masks"][keep])
             self.labels = torch.from_numpy(arrays["label"][keep]).long()

@@ -1,8 +1,7 @@
 """Ship a training run: `python -m models.training.glyphs.export EMA.safetensors CLASSIFIER.safetensors GLYPHS.npz`.
 
-Writes into `models/checkpoints/`: the generator in bfloat16, the classifier in float16, and `glyphs_stats.npz`, the mean
-and covariance of the classifier's features over the training glyphs (reference of FID), with the mean log-probabilities
-that the Inception Score needs of real images.
+Writes into `models/checkpoints/`: the generator in bfloat16, the classifier in float16, and `glyphs_stats.npz`, the
+mean and covariance of the classifier's features over the training glyphs (reference of FID) and their Inception Score.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ CHECKPOINTS = ROOT / "checkpoints"
 REFERENCE_IMAGES = 31_000
 
 
-def reference_statistics(data: GlyphData, classifier: GlyphClassifier) -> dict[str, np.ndarray]:
-    """`mu [D]`, `sigma [D, D]` (float64) of the features, and the Inception Score, over random colourings."""
+def reference_statistics(data: GlyphData, classifier: GlyphClassifier) -> tuple[np.ndarray, np.ndarray, float]:
+    """Mean `[D]` and covariance `[D, D]` (float64) of the features, and the Inception Score, over random colourings."""
     generator = torch.Generator().manual_seed(2)
     features, log_probs = [], []
     for _ in range(REFERENCE_IMAGES // 500):
@@ -34,11 +33,7 @@ def reference_statistics(data: GlyphData, classifier: GlyphClassifier) -> dict[s
     all_features, all_logs = torch.cat(features).numpy(), torch.cat(log_probs)
     marginal = all_logs.exp().mean(0).log()
     inception_score = (all_logs.exp() * (all_logs - marginal)).sum(1).mean().exp()
-    return {
-        "mu": all_features.mean(0),
-        "sigma": np.cov(all_features, rowvar=False),
-        "inception_score": np.array(float(inception_score)),
-    }
+    return all_features.mean(0), np.cov(all_features, rowvar=False), float(inception_score)
 
 
 def main() -> None:
@@ -54,7 +49,8 @@ def main() -> None:
     figures = json.loads(args.classifier.with_suffix(".json").read_text())
     classifier = load_verifier("classifier")
     assert isinstance(classifier, GlyphClassifier)
-    np.savez_compressed(CHECKPOINTS / "glyphs_stats.npz", **reference_statistics(GlyphData(args.data), classifier))
+    mu, sigma, inception_score = reference_statistics(GlyphData(args.data), classifier)
+    np.savez_compressed(CHECKPOINTS / "glyphs_stats.npz", mu=mu, sigma=sigma, inception_score=inception_score)
     for path in sorted(CHECKPOINTS.iterdir()):
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
     print(f"classifier: {figures}")

@@ -99,7 +99,7 @@ def main() -> None:
     fonts = args.fonts or install_fonts(args.out.parent / "fonts")
     arrays = render_all(fonts)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(args.out, **arrays)
+    np.savez_compressed(args.out, allow_pickle=False, **arrays)
     print(f"{len(arrays['masks'])} glyphs of {len(json.loads(str(arrays['faces'])))} faces in {args.out}")
 
 

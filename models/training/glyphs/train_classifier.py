@@ -31,17 +31,21 @@ def accuracy(net: nn.Module, data: GlyphData, *, colorings: int = 2, batch: int 
     return correct / (len(data) * colorings)
 
 
-def train(data: GlyphData, net: nn.Module, *, steps: int, batch: int, lr: float, seed: int, report: int = 200) -> nn.Module:
+def train(
+    data: GlyphData, net: nn.Module, *, steps: int, batch: int, lr: float, seed: int, report: int = 200
+) -> nn.Module:
     """Cross-entropy with label smoothing, AdamW, one-cycle schedule; images warped and slightly noised."""
     generator = torch.Generator().manual_seed(seed)
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.15)
     start = time.monotonic()
     net.train()
     for step in range(steps):
         images, labels = data.batch(batch, generator, warp=0.08)
-        images += torch.randn(images.shape, generator=generator) * 0.05 * torch.rand(batch, 1, 1, 1, generator=generator)
+        images += (
+            torch.randn(images.shape, generator=generator) * 0.05 * torch.rand(batch, 1, 1, 1, generator=generator)
+        )
         with torch.autocast("cpu", torch.bfloat16):
             logits = net(images.to(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=0.05)

@@ -128,11 +128,16 @@ def main() -> None:
     run = low if args.no_compile else torch.compile(low)
     trained = [(p, q) for p, q in zip(model.parameters(), low.parameters(), strict=True) if p.requires_grad]
     masters, copies = map(list, zip(*trained, strict=True))
-    live = [p for p in model.net.parameters() if p.requires_grad]
-    shadow = [p for p, q in zip(ema.parameters(), model.net.parameters(), strict=True) if q.requires_grad]
+    live: list[Tensor] = [p for p in model.net.parameters() if p.requires_grad]
+    shadow: list[Tensor] = [p for p, q in zip(ema.parameters(), model.net.parameters(), strict=True) if q.requires_grad]
 
     def save(step: int) -> None:
-        saved = {"model": model.state_dict(), "ema": ema.state_dict(), "opts": [o.state_dict() for o in opts], "step": step}
+        saved = {
+            "model": model.state_dict(),
+            "ema": ema.state_dict(),
+            "opts": [o.state_dict() for o in opts],
+            "step": step,
+        }
         torch.save(saved, state_path.with_suffix(".tmp"))
         state_path.with_suffix(".tmp").rename(state_path)
         save_file(ema.state_dict(), args.run / "ema.safetensors")
@@ -162,6 +167,7 @@ def main() -> None:
         loss = flow - CONTRAST_WEIGHT * contrast - ALIGN_WEIGHT * align
         loss.backward()
         for master, copied in trained:
+            assert copied.grad is not None
             master.grad = copied.grad.float()
             copied.grad = None
         nn.utils.clip_grad_norm_(masters, 1.0)

@@ -1,0 +1,76 @@
+"""What every verifier must hold to; a new one is found by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.catalog import load_verifier, verifier_card
+from models.verifiers.base import Verifier
+from tests.models.test_catalog import VERIFIERS
+
+EACH = pytest.mark.parametrize("name", VERIFIERS)
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def verifiers() -> dict[str, Verifier]:
+    return {name: load_verifier(name) for name in VERIFIERS}
+
+
+def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(size, 3, SIZE, SIZE, generator=generator), torch.arange(size)
+
+
+@EACH
+def test_a_batch_scores_as_its_images_one_by_one_in_any_order(name: str, verifiers: dict[str, Verifier]) -> None:
+    images, classes = batch(9)
+    together = verifiers[name].score(images, classes)
+    apart = torch.cat([verifiers[name].score(images[i : i + 1], classes[i : i + 1]) for i in range(9)])
+    assert together.dtype == torch.float32 and together.shape == (9,)
+    torch.testing.assert_close(together, apart, atol=1e-4, rtol=0)
+    torch.testing.assert_close(verifiers[name].score(images.flip(0), classes.flip(0)).flip(0), together, atol=1e-4, rtol=0)
+
+
+@EACH
+def test_scores_are_finite_and_in_range_on_black_white_and_noise(name: str, verifiers: dict[str, Verifier]) -> None:
+    low, high = verifier_card(name).range
+    images = torch.cat([torch.zeros(1, 3, SIZE, SIZE), torch.ones(1, 3, SIZE, SIZE), batch(1)[0]])
+    scores = verifiers[name].score(images, torch.tensor([0, 1, 2]))
+    assert bool(scores.isfinite().all()) and bool(((scores >= low) & (scores <= high)).all())
+
+
+@EACH
+def test_wrong_shapes_ranges_and_classes_are_refused(name: str, verifiers: dict[str, Verifier]) -> None:
+    images, classes = batch(2)
+    verifier = verifiers[name]
+    for bad, message in (
+        (images[:, :1], "must be"),
+        (images[0], "must be"),
+        (images.double(), "float32"),
+        (images * 2, r"\[0, 1\]"),
+        (images - 1, r"\[0, 1\]"),
+        (images * float("nan"), r"\[0, 1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            verifier.score(bad, classes)
+    for wrong in (classes[:1], classes.float(), torch.tensor([0, 62]), torch.tensor([-1, 0])):
+        with pytest.raises(ValueError, match="classes must"):
+            verifier.score(images, wrong)
+
+
+def bars(horizontal: bool) -> torch.Tensor:
+    """A hand-drawn white-on-black capital: H, or I where `horizontal` is not set."""
+    image = torch.zeros(1, 3, SIZE, SIZE)
+    if horizontal:
+        image[..., 2:25, 7:11] = image[..., 2:25, 21:25] = image[..., 12:15, 7:25] = 1
+    else:
+        image[..., 2:25, 14:18] = 1
+    return image
+
+
+def test_the_classifier_prefers_a_glyph_to_another_letters_shape(verifiers: dict[str, Verifier]) -> None:
+    images, label = torch.cat([bars(True), bars(False)]), 7  # H
+    right, wrong = verifiers["classifier"].score(images, torch.tensor([label, label]))
+    assert right > -1 > wrong

@@ -10,7 +10,6 @@ import argparse
 import io
 import json
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -81,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"))
     parser.add_argument("--class", dest="label", default="Q")
-    parser.add_argument("--candidates", type=int, default=96)
+    parser.add_argument("--candidates", type=int, default=64)
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -100,14 +99,14 @@ def main() -> None:
         finally:
             service.send_signal(signal.SIGINT)
             service.wait(STOP_TIMEOUT)
-    scores = [image["score"] for image in first["result"]["images"]]
+    median = first["result"]["images"][FIRST_ROUND // 2]["score"]
     (args.out / "before.png").write_bytes(firsts[FIRST_ROUND // 2])
     (args.out / "after.png").write_bytes(winner)
     (args.out / "job.json").write_text(json.dumps(job, indent=2) + "\n")
     draw(args.label, firsts[FIRST_ROUND // 2], winner, first, job, args.out / "result.png")
     progress = job["progress"]
     print(
-        f"{args.label!r}: single samples score {statistics.median(scores):.4f} (median of {FIRST_ROUND}); the best of "
+        f"{args.label!r}: the median of {FIRST_ROUND} single samples scores {median:.4f}; the best of "
         f"{job['result']['candidates']} scores {progress['best_score']:.4f}, for {progress['nfe_spent']} of "
         f"{progress['nfe_budget']} NFE ({progress['forwards_spent']} forwards)"
     )

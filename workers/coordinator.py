@@ -143,7 +143,9 @@ class Coordinator:
         except Exception as error:
             log.exception("job %s failed", claim.job.id)
             reason = JobError(code="search-failed", detail=f"{type(error).__name__}: {error}"[:500])
-            await self.store.finish(claim, status=Status.FAILED, error=reason, usage=claim.job.usage)
+            logged = await self.store.get(claim.job.id)
+            spent = logged.usage if logged else claim.job.usage
+            await self.store.finish(claim, status=Status.FAILED, error=reason, usage=spent)
         else:
             await self.store.finish(claim, status=Status.SUCCEEDED, result=result, usage=usage)
         self.counters["jobs_total"] += 1

@@ -20,6 +20,9 @@ from workers.settings import Settings
 
 log = logging.getLogger(__name__)
 
+#: Methods whose cost is known in advance and that want no noise between steps.
+OFFERED_METHODS = tuple(name for name, method in SAMPLERS.items() if not (method.stochastic or method.adaptive))
+
 
 class SamplerReplica:
     """Samples trajectories of one model; calls of many jobs share its forwards.
@@ -125,6 +128,3 @@ class SamplerReplica:
             log.exception("the engine thread died")
             raise
 
-
-#: Methods whose cost is fixed in advance and that need no noise between steps.
-OFFERED_METHODS = tuple(name for name in ("euler", "midpoint", "heun", "heun3", "rk4") if name in SAMPLERS)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from service.client import Client, Problem
+from workers.errors import SitsearchError
 from workers.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spend inference-time compute on better images.")
@@ -52,7 +53,7 @@ def serve(
         signal.signal(number, lambda *_: stop.set())
     try:
         supervise(config, say=lambda line: out.print(line, soft_wrap=True), stop=stop)
-    except StartError as error:
+    except (StartError, SitsearchError) as error:
         err.print(str(error), style="red", markup=False, soft_wrap=True)
         raise SystemExit(1) from None
 

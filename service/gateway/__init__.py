@@ -1,1 +1,1 @@
-"""The HTTP gateway: checks requests, writes them to the store, and shows what became of them."""
+"""The gateway: HTTP in front of the job store. Its process imports neither torch nor Ray."""

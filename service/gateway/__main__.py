@@ -1,26 +1,35 @@
-"""`python -m service.gateway`: serve the gateway on the configured address."""
+"""`python -m service.gateway`: the gateway as the settings say, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import uvicorn
 
-from service.gateway.app import create_app
-from workers.jobs.store import JobStore
+from service.gateway.app import NotConfigured, create_app
 from workers.settings import settings
 
-GRACE = 10
+#: Seconds that open answers have to end once the gateway is told to stop.
+_GRACE = 10
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve; exits with 2 and a sentence when a setting is absent."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = settings()
-    if config.redis_url is None:
-        sys.exit("the gateway needs SITSEARCH_REDIS_URL; `sitsearch serve` brings a store of its own")
-    app = create_app(config, JobStore.from_url(config.redis_url, config))
+    try:
+        app = create_app(config)
+    except NotConfigured as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
     uvicorn.run(
-        app, host=config.host, port=config.port, access_log=False, log_level="info", timeout_graceful_shutdown=GRACE
+        app,
+        host=config.host,
+        port=config.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_GRACE,
     )
 
 

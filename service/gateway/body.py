@@ -1,113 +1,153 @@
-"""Reading a request's body: its size, its media type and its JSON, before any schema sees it."""
+"""From the bytes of a request to a schema object, refusing what JSON parsers usually let pass."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ValidationError
 
-from service.gateway.problems import FieldError, Invalid, Problem, printable
-from workers.jobs.schemas import GenerateRequest
+from service.gateway.problems import BodyTooLarge, FieldError, Invalid, MalformedJson, NotJson
 
-MAX_DEPTH = 32
+_MAX_DEPTH = 32
+_MIN_INT, _MAX_INT = -(2**63), 2**63 - 1
+_MAX_DIGITS = 20
+_JSON_TYPE = re.compile(r"application/([a-z0-9.-]+\+)?json")
+
+M = TypeVar("M", bound=BaseModel)
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body, at most `limit` bytes of it.
+async def read_json(request: Request, limit: int) -> Any:
+    """The body's JSON value: finite numbers, integers of 64 bits, well-formed strings, unique names, sane depth.
+
+    Args:
+        request: its body is read at most `limit` bytes far.
+        limit: largest body in bytes.
 
     Raises:
-        Problem: 413 when it is larger, whether it says so or not.
+        NotJson, BodyTooLarge, MalformedJson, Invalid.
     """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        raise NotJson(f"send Content-Type: application/json, not {media_type[:80]!r}")
+    return parse_json(await _read(request, limit))
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    too_large = BodyTooLarge(f"the body may have {limit} bytes", headers={"Connection": "close"})
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and (len(length) > _MAX_DIGITS or int(length) > limit):
+        raise too_large
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise Problem(413, "body-too-large", f"the body is larger than {limit} bytes")
+            raise too_large
     return bytes(body)
 
 
-def parse_json(body: bytes, content_type: str | None) -> Any:
-    """The JSON value of a body.
+def parse_json(body: bytes) -> Any:
+    """The JSON value of `body`.
 
     Raises:
-        Problem: 415 for another media type than JSON, 400 for what is not JSON (RFC 8259: so not NaN, and no key twice).
+        MalformedJson: it is not JSON, or names occur twice in an object, or it is nested too deeply.
+        Invalid: a number or string in it is of no use; the error names the field.
     """
-    media_type = (content_type or "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        shown = printable(media_type) or "none"
-        raise Problem(415, "unsupported-media-type", f"Content-Type must be application/json, not {shown}")
-
-    def reject(constant: str) -> Any:
-        raise ValueError(f"{constant} is not a JSON number")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        table = dict(pairs)
-        if len(table) != len(pairs):
-            raise ValueError("a key stands twice in one object")
-        return table
-
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=reject, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise Problem(400, "malformed-json", f"the body is not JSON: {printable(str(error))}") from error
-    _check_text(value)
+        value = json.loads(body.decode(), parse_int=_integer, object_pairs_hook=_object)
+    except UnicodeDecodeError as error:
+        raise MalformedJson(f"not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise MalformedJson(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise MalformedJson(f"nested more than {_MAX_DEPTH} deep") from None
+    if faults := _faults(value):
+        raise Invalid(faults)
     return value
 
 
-def _check_text(value: Any, depth: int = 0) -> None:
-    """Refuse what no schema has a place for and no store can keep: lone surrogates, NULs, bottomless nesting."""
-    if depth > MAX_DEPTH:
-        raise Problem(400, "malformed-json", f"the body is nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, str):
-        if "\x00" in value or any("\ud800" <= char <= "\udfff" for char in value):
-            raise Problem(400, "malformed-json", "a string of the body has a NUL or half a surrogate pair")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            _check_text(key, depth + 1)
-            _check_text(item, depth + 1)
-    elif isinstance(value, list):
-        for item in value:
-            _check_text(item, depth + 1)
+def _integer(digits: str) -> int:
+    """An int, but for numbers of so many digits that turning them into one would be work: these are refused below."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else _MAX_INT + 1
 
 
-def _field(error: ErrorDetails) -> str:
-    """A dotted path of names that a client knows, without pydantic's names of union members."""
-    parts = [str(part) for part in error["loc"]]
-    known = [p for p in parts if p not in ("str", "int", "float", "bool", "none") and "[" not in p and "(" not in p]
-    return printable(".".join(known)) or "(body)"
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MalformedJson(f"the name {twice[:80]!r} occurs twice in one object")
+    return found
 
 
-def parse_request(value: Any) -> GenerateRequest:
-    """A body as a request.
+def _faults(value: Any) -> list[FieldError]:
+    faults = []
+    left: list[tuple[tuple[str | int, ...], Any]] = [((), value)]
+    while left:
+        path, item = left.pop()
+        if len(path) > _MAX_DEPTH:
+            raise MalformedJson(f"nested more than {_MAX_DEPTH} deep")
+        if isinstance(item, dict):
+            left += [((*path, name), child) for name, child in item.items()]
+            strings = list(item)
+        elif isinstance(item, list):
+            left += [((*path, index), child) for index, child in enumerate(item)]
+            strings = []
+        else:
+            strings = [item] if isinstance(item, str) else []
+        if any(not _well_formed(text) for text in strings):
+            faults.append(FieldError(field=dotted(path), message="has an unpaired surrogate, which is no character"))
+        elif isinstance(item, int) and not _MIN_INT <= item <= _MAX_INT:
+            faults.append(FieldError(field=dotted(path), message="must be an integer of at most 64 bits"))
+        elif isinstance(item, float) and not math.isfinite(item):
+            faults.append(FieldError(field=dotted(path), message="must be a finite number"))
+    return faults
+
+
+def _well_formed(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """A path in a body as people write it: `sampler.steps`."""
+    return ".".join(str(part).encode("ascii", "backslashreplace").decode()[:100] for part in path)
+
+
+def validate(schema: type[M], value: Any) -> M:
+    """`value` as a `schema` object.
 
     Raises:
-        Invalid: a field is unknown, missing, of the wrong type or out of range.
+        Invalid: naming every field at fault once.
     """
     try:
-        return GenerateRequest.model_validate(value)
+        return schema.model_validate(value)
     except ValidationError as error:
-        errors: dict[str, FieldError] = {}
-        for item in error.errors(include_url=False):
-            field, message = _field(item), printable(item["msg"].removeprefix("Value error, "))
-            if item["type"] == "extra_forbidden":
-                message = "unknown field"
-            allowed = _known_fields(item["loc"][:-1]) if item["type"] == "extra_forbidden" else None
-            errors.setdefault(field, FieldError(field=field, message=message, allowed=allowed))
-        raise Invalid("invalid-request", list(errors.values())) from error
+        messages: dict[str, list[str]] = {}
+        for fault in error.errors(include_url=False, include_context=False, include_input=False):
+            field = dotted(_real_path(fault["loc"], value, missing=fault["type"] == "missing"))
+            messages.setdefault(field, []).append(fault["msg"].removeprefix("Value error, "))
+        raise Invalid(
+            [FieldError(field=field, message="; or ".join(texts)) for field, texts in messages.items()]
+        ) from None
 
 
-def _known_fields(path: tuple[int | str, ...]) -> list[str] | None:
-    """The fields of the object at `path` of a request."""
-    schema: Any = GenerateRequest
-    for part in path:
-        field = schema.model_fields.get(part) if hasattr(schema, "model_fields") else None
-        if field is None:
-            return None
-        choices = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        schema = next((choice for choice in choices if hasattr(choice, "model_fields")), None)
-    if schema is None:
-        return None
-    return [field.alias or name for name, field in schema.model_fields.items()]
+def _real_path(loc: Sequence[str | int], value: Any, *, missing: bool) -> list[str | int]:
+    """`loc` without the names of union members that the validator puts into it."""
+    path: list[str | int] = []
+    for part in loc:
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif not (missing and isinstance(value, dict)):
+            break
+        path.append(part)
+    return path

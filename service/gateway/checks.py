@@ -1,90 +1,123 @@
-"""Whether this deployment can do what a request asks: names, classes, options and budget against the offer."""
+"""Whether a well-formed request can be run here: names, options and budget against what the workers offer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
-import jsonschema
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
 
-from service.gateway.problems import FieldError, Invalid, printable
+from service.gateway.body import dotted
+from service.gateway.problems import FieldError, Invalid
 from workers.errors import BudgetTooSmall
-from workers.jobs.schemas import GenerateRequest, ModelOffer, Offer
-from workers.search.plan import make_plan
+from workers.jobs.schemas import AlgorithmOffer, GenerateRequest, ModelOffer, Offer, SamplerOffer, VerifierOffer
+from workers.search.plan import make_plan, trajectory_cost
+
+_MAX_INDEX_DIGITS = 9
+Named = TypeVar("Named", ModelOffer, VerifierOffer, AlgorithmOffer, SamplerOffer)
 
 
-def _find(field: str, name: str, offers: Iterable[Any]) -> Any:
-    known = {offer.name: offer for offer in offers}
-    if name not in known:
-        what = field.split(".")[0]
-        raise Invalid(
-            f"unknown-{what}",
-            [FieldError(field=field, message=f"{printable(name)!r} is not offered here", allowed=sorted(known))],
-        )
-    return known[name]
+def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[GenerateRequest, int | None]:
+    """The request as it will run, with the model's sampler defaults filled in, and the index of its class.
 
-
-def class_index(request: GenerateRequest, model: ModelOffer) -> int:
-    """The index of the request's class.
+    Args:
+        request: a well-formed request.
+        offer: what the workers offer.
+        max_nfe: the largest budget of one job.
 
     Raises:
-        Invalid: there is no class, or not this one.
+        Invalid: a name is unknown here, an option is refused, or the budget is too small or too large; the error names
+            the field and what is allowed.
     """
-    wanted = request.condition.class_
+    model = _pick("model", "model", request.model, offer.models)
+    class_index = _class_index(request, model)
+    fitting = [verifier for verifier in offer.verifiers if model.name in verifier.models]
+    verifier = _pick("verifier.name", "verifier", request.verifier.name, fitting)
+    if "class" in verifier.needs and class_index is None:
+        raise _refusal("condition-unsuitable", "condition.class", f"verifier {verifier.name!r} needs a class")
+    algorithm = _pick("search.algorithm", "algorithm", request.search.algorithm, offer.algorithms)
+    _check_options(algorithm, request.search.options)
+    given = {name: getattr(request.sampler, name) for name in request.sampler.model_fields_set}
+    request = request.model_copy(update={"sampler": model.default_sampler.model_copy(update=given)})
+    method = _pick("sampler.method", "sampler", request.sampler.method, model.samplers)
+    _check_budget(request, method.evaluations_per_step, max_nfe)
+    return request, class_index
+
+
+def _refusal(slug: str, field: str, message: str, allowed: Iterable[Any] | None = None) -> Invalid:
+    values = None if allowed is None else tuple(allowed)
+    return Invalid([FieldError(field=field, message=message, allowed=values)], slug=slug)
+
+
+def _pick(field: str, kind: str, name: str, offers: Sequence[Named]) -> Named:
+    """The offer of that name."""
+    for candidate in offers:
+        if candidate.name == name:
+            return candidate
+    raise _refusal(f"unknown-{kind}", field, f"no {kind} {name!r} is offered here", (offer.name for offer in offers))
+
+
+def _class_index(request: GenerateRequest, model: ModelOffer) -> int | None:
+    """The class by name, or else by index (a number, or its decimal digits where no class has that name)."""
+    wanted, classes = request.condition.class_, model.classes
+    if wanted is None and classes:
+        message = f"model {model.name!r} draws classes: give one, the prompt alone does not tell"
+        raise _refusal("condition-unsuitable", "condition.class", message, classes)
     if wanted is None:
-        message = f"model {model.name!r} is conditioned on a class; a prompt alone is not enough"
-        raise Invalid("unknown-class", [FieldError(field="condition.class", message=message, allowed=list(model.classes))])
-    if isinstance(wanted, str) and wanted in model.classes:
-        return model.classes.index(wanted)
-    if isinstance(wanted, int) and 0 <= wanted < len(model.classes):
+        return None
+    if not classes:
+        raise _refusal("condition-unsuitable", "condition.class", f"model {model.name!r} has no classes")
+    if wanted in classes:
+        return classes.index(str(wanted))
+    if isinstance(wanted, str) and wanted.isascii() and wanted.isdecimal() and len(wanted) <= _MAX_INDEX_DIGITS:
+        wanted = int(wanted)
+    if isinstance(wanted, int) and 0 <= wanted < len(classes):
         return wanted
-    message = f"{printable(str(wanted))!r} is neither a class name nor an index from 0 to {len(model.classes) - 1}"
-    raise Invalid("unknown-class", [FieldError(field="condition.class", message=message, allowed=list(model.classes))])
+    message = f"no class {wanted!r}; give a name, or an index from 0 to {len(classes) - 1}"
+    raise _refusal("unknown-class", "condition.class", message, classes)
 
 
-def check_options(options: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    """Hold an algorithm's options against its JSON schema.
-
-    Raises:
-        Invalid: an option is unknown, of the wrong type or out of range.
-    """
-    validator = jsonschema.Draft202012Validator(dict(schema))
+def _check_options(algorithm: AlgorithmOffer, options: dict[str, Any]) -> None:
+    schema = algorithm.options_schema
+    known = schema.get("properties", {})
     errors = []
-    for error in validator.iter_errors(dict(options)):
-        path = ".".join(["search", *(str(part) for part in error.absolute_path)])
-        allowed = sorted(schema.get("properties", {})) if error.validator == "additionalProperties" else None
-        errors.append(FieldError(field=path, message=printable(error.message), allowed=allowed))
+    for name in options:
+        if name not in known and schema.get("additionalProperties") is False:
+            message = f"algorithm {algorithm.name!r} has no such option"
+            errors.append(FieldError(field=dotted(("search", name)), message=message, allowed=tuple(known)))
+    recognised = {name: value for name, value in options.items() if name in known}
+    for error in Draft202012Validator(schema).iter_errors(recognised):
+        errors.append(_option_error(error))
     if errors:
-        raise Invalid("invalid-options", errors)
+        raise Invalid(errors, slug="invalid-option")
 
 
-def check(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> int:
-    """Everything that the schema cannot know; returns the class index.
+def _option_error(error: ValidationError) -> FieldError:
+    values: Any = error.validator_value
+    allowed = tuple(values) if error.validator == "enum" else None
+    path = ("search", *error.absolute_path)
+    return FieldError(field=dotted(path), message=error.message[:300], allowed=allowed)
 
-    Raises:
-        Invalid: the field at fault, and what is allowed.
-    """
-    model = _find("model", request.model, offer.models)
-    verifier = _find("verifier.name", request.verifier.name, offer.verifiers)
-    if request.model not in verifier.models:
-        fitting = sorted(v.name for v in offer.verifiers if request.model in v.models)
-        message = f"{verifier.name!r} cannot score images of model {request.model!r}"
-        raise Invalid("unknown-verifier", [FieldError(field="verifier.name", message=message, allowed=fitting)])
-    algorithm = _find("search.algorithm", request.search.algorithm, offer.algorithms)
-    method = _find("sampler.method", request.sampler.method, model.samplers)
-    index = class_index(request, model)
-    check_options(request.search.options, algorithm.options_schema)
+
+def _check_budget(request: GenerateRequest, evaluations_per_step: int, max_nfe: int) -> None:
+    budget, sampler = request.budget, request.sampler
+    forwards_per_nfe = trajectory_cost(1, 1, sampler.guidance).forwards
+    for unit, value, most in (
+        ("nfe", budget.nfe, max_nfe),
+        ("forwards", budget.forwards, max_nfe * forwards_per_nfe),
+    ):
+        if value is not None and value > most:
+            raise _refusal("budget-too-large", f"budget.{unit}", f"at most {most} {unit} a job here")
     try:
-        plan = make_plan(request, method.evaluations_per_step)
+        make_plan(request, evaluations_per_step)
     except BudgetTooSmall as error:
+        cost = trajectory_cost(sampler.steps, evaluations_per_step, sampler.guidance)
         message = (
-            f"{error.given} is too small: {request.num_images} image(s) at {request.sampler.steps} steps of "
-            f"{method.name} need at least {error.least}"
+            f"{request.num_images} image(s) need at least {error.least} {error.unit}: "
+            f"a candidate of {sampler.steps} {sampler.method} steps takes {getattr(cost, error.unit)}"
         )
-        raise Invalid("budget-too-small", [FieldError(field=f"budget.{error.unit}", message=message)]) from error
-    nfe = plan.candidate.nfe * plan.candidates + (plan.final.nfe * plan.finals if plan.final else 0)
-    if nfe > max_nfe:
-        unit = "nfe" if request.budget.nfe is not None else "forwards"
-        message = f"this deployment allows at most {max_nfe} NFE a job; this one could spend {nfe}"
-        raise Invalid("budget-too-large", [FieldError(field=f"budget.{unit}", message=message)])
-    return index
+        if sampler.final_steps is not None:
+            final = trajectory_cost(sampler.final_steps, evaluations_per_step, sampler.guidance)
+            message += f", its final generation {getattr(final, error.unit)}"
+        raise _refusal("budget-too-small", f"budget.{error.unit}", message) from None

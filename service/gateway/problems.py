@@ -1,137 +1,215 @@
-"""Errors as RFC 9457 problems.
+"""Every refusal of the gateway as an RFC 9457 problem; the one place where errors become HTTP.
 
-Problem (Exception)
-|- Invalid            422, with the fields at fault
-|- UnknownJob         404
-|- NoImage            404
-'- every other case   a plain Problem
+Problem                  an error that knows its answer
+|- MalformedJson         400  the body is not one JSON document
+|- UnknownResource       404  no such job or image
+|- ImageExpired          410  the image was there and its time has run out
+|- BodyTooLarge          413
+|- NotJson               415  the body's media type is not JSON
+|- Invalid               422  fields at fault, with what is allowed there
+'- NoWorkers             503  no worker has said lately what it offers
+
+Errors of the store and of the framework are mapped in `problem_of`.
 """
 
 from __future__ import annotations
 
+import http
+import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
 
-from workers.jobs.errors import IdempotencyConflict, QueueFull, StoreUnavailable
+from workers.jobs.errors import BadCursor, IdempotencyConflict, QueueFull, StoreError, StoreUnavailable, UnknownJob
+from workers.jobs.schemas import Schema
 
 log = logging.getLogger(__name__)
 
-URN = "urn:sitsearch:problem:"
+_URN = "urn:sitsearch:problem:"
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER = "5"
+RETRY_UNAVAILABLE, RETRY_FULL = 2, 5
+_SHOWN = 500
 
 
-class FieldError(BaseModel):
-    """One field at fault, as a dotted path, with the values that are allowed where they can be listed."""
+class FieldError(Schema):
+    """One field at fault: its dotted path in the body (or a header's or parameter's name), and what it may be."""
 
     field: str
     message: str
-    allowed: list[str] | None = None
+    allowed: tuple[Any, ...] | None = None
+
+
+class ProblemBody(Schema):
+    """The body of every error, as `application/problem+json`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: tuple[FieldError, ...] = ()
 
 
 class Problem(Exception):
-    """A refusal with its status, its stable kind (the end of its `type` URN) and a sentence for people."""
+    """An error that knows its answer.
+
+    Args:
+        detail: a sentence for people about this very case.
+        errors: the fields at fault.
+        slug: last part of the problem's type, where it is not the class's own.
+        retry_after: seconds after which the same call may work.
+    """
+
+    status, slug, title = 500, "internal", "Internal error"
 
     def __init__(
         self,
-        status: int,
-        kind: str,
         detail: str,
         *,
         errors: Sequence[FieldError] = (),
+        slug: str | None = None,
+        retry_after: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status, self.kind, self.detail = status, kind, detail
-        self.errors, self.headers = list(errors), dict(headers or {})
+        self.detail, self.errors = detail, tuple(errors)
+        self.slug = slug or self.slug
+        retry = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        self.headers = dict(headers or {}) | retry
 
-    def response(self) -> Response:
-        """The answer."""
-        body: dict[str, Any] = {
-            "type": URN + self.kind,
-            "title": self.kind.replace("-", " ").capitalize(),
-            "status": self.status,
-            "detail": self.detail,
-        }
-        if self.errors:
-            body["errors"] = [error.model_dump(exclude_none=True) for error in self.errors]
-        return JSONResponse(body, self.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+class MalformedJson(Problem):
+    """The body is not one JSON document (RFC 8259, I-JSON: UTF-8, unique names)."""
+
+    status, slug, title = 400, "malformed-json", "The body is not valid JSON"
+
+
+class UnknownResource(Problem):
+    """No such job or image."""
+
+    status, slug, title = 404, "not-found", "Not found"
+
+
+class ImageExpired(Problem):
+    """The image was there and its time has run out."""
+
+    status, slug, title = 410, "image-expired", "The image has expired"
+
+
+class BodyTooLarge(Problem):
+    """The body is over the limit; the rest of it is not read."""
+
+    status, slug, title = 413, "body-too-large", "The body is too large"
+
+
+class NotJson(Problem):
+    """The body's media type is not JSON."""
+
+    status, slug, title = 415, "unsupported-media-type", "The body must be JSON"
 
 
 class Invalid(Problem):
-    """The request is well-formed JSON that asks for something this deployment cannot do."""
+    """Fields at fault."""
 
-    def __init__(self, kind: str, errors: Sequence[FieldError]) -> None:
-        super().__init__(422, kind, "; ".join(f"{e.field}: {e.message}" for e in errors), errors=errors)
+    status, slug, title = 422, "invalid-request", "The request is not valid"
 
-
-class UnknownJob(Problem):
-    """There is no such job, or its record has expired."""
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(404, "unknown-job", f"there is no job {job_id!r}, or it is no longer kept")
+    def __init__(self, errors: Sequence[FieldError], *, slug: str | None = None) -> None:
+        detail = "; ".join(f"{error.field}: {error.message}" if error.field else error.message for error in errors)
+        super().__init__(detail[:_SHOWN], errors=errors, slug=slug)
 
 
-class NoImage(Problem):
-    """The job has no image of that rank (yet, or any more)."""
+class QueueIsFull(Problem):
+    """As many jobs wait as the settings allow."""
 
-    def __init__(self, job_id: str, rank: int) -> None:
-        super().__init__(404, "no-image", f"job {job_id} has no image of rank {rank}, or none yet, or it has expired")
-
-
-def printable(text: str, limit: int = 200) -> str:
-    """Text of a client's that can be sent back: surrogates replaced, cut at `limit` characters."""
-    return text.encode("utf-8", "replace").decode()[:limit]
+    status, slug, title = 429, "queue-full", "The queue is full"
 
 
-def field_errors(error: RequestValidationError) -> list[FieldError]:
-    """Pydantic's findings with dotted paths, without the `body` in front."""
-    found = []
-    for item in error.errors():
-        path = [str(part) for part in item["loc"] if part not in ("body", "query", "path", "header")]
-        found.append(FieldError(field=printable(".".join(path)) or "(body)", message=printable(item["msg"])))
-    return found
+class Unavailable(Problem):
+    """Redis is away."""
+
+    status, slug, title = 503, "store-unavailable", "The job store is away"
+
+
+class NoWorkers(Problem):
+    """No worker has said lately what it offers."""
+
+    status, slug, title = 503, "no-workers", "No workers are up"
+
+    def __init__(self) -> None:
+        super().__init__("no worker has reported what it offers; try again shortly", retry_after=RETRY_UNAVAILABLE)
+
+
+class _OfFramework(Problem):
+    """What the framework raises by itself: an unknown path, a wrong method."""
+
+    def __init__(self, error: HTTPException) -> None:
+        self.status = error.status_code
+        self.title = http.HTTPStatus(error.status_code).phrase
+        slug = self.title.lower().replace(" ", "-")
+        super().__init__(str(error.detail), slug=slug, headers=error.headers)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that tells of `error`; of an unforeseen one it tells nothing but that."""
+    match error:
+        case Problem():
+            return error
+        case UnknownJob():
+            return UnknownResource(str(error), slug="unknown-job")
+        case IdempotencyConflict():
+            return Invalid([FieldError(field="Idempotency-Key", message=str(error))], slug="idempotency-conflict")
+        case BadCursor():
+            return Invalid([FieldError(field="cursor", message=str(error))])
+        case QueueFull():
+            return QueueIsFull(str(error), retry_after=RETRY_FULL)
+        case StoreUnavailable():
+            log.warning("%s", error)
+            return Unavailable("the job store does not answer; try again shortly", retry_after=RETRY_UNAVAILABLE)
+        case RequestValidationError():
+            return Invalid(parameter_errors(error.errors()))
+        case HTTPException():
+            return _OfFramework(error)
+        case ClientDisconnect():
+            return MalformedJson("the connection ended before the body did")
+    log.error("unforeseen error", exc_info=error)
+    return Problem("the server failed in a way that it did not foresee")
+
+
+def parameter_errors(errors: Iterable[Mapping[str, Any]]) -> list[FieldError]:
+    """The framework's complaints about query, path and header parameters."""
+    return [FieldError(field=".".join(map(str, error["loc"][1:])), message=error["msg"]) for error in errors]
+
+
+def problem_response(problem: Problem) -> Response:
+    """The answer; ASCII only, so that no character of a bad request can spoil it."""
+    body = ProblemBody(
+        type=_URN + problem.slug,
+        title=problem.title,
+        status=problem.status,
+        detail=problem.detail,
+        errors=problem.errors,
+    )
+    content = body.model_dump(exclude_none=True, exclude=None if body.errors else {"errors"})
+    return _AsciiJson(content, status_code=problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+class _AsciiJson(JSONResponse):
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of `app` with a problem."""
+    """Answer every exception of `app` with its problem."""
 
-    def on_problem(_: Request, error: Exception) -> Response:
-        assert isinstance(error, Problem)
-        return error.response()
+    async def answer(_: Request, error: Exception) -> Response:
+        return problem_response(problem_of(error))
 
-    def on_validation(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        errors = field_errors(error)
-        return Invalid("invalid-request", errors).response()
-
-    def on_http(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http-error")
-        return Problem(error.status_code, kind, str(error.detail), headers=error.headers).response()
-
-    def on_store(_: Request, error: Exception) -> Response:
-        log.warning("store unavailable: %s", error)
-        detail = "the job store does not answer; try again"
-        return Problem(503, "store-unavailable", detail, headers={"Retry-After": RETRY_AFTER}).response()
-
-    def on_full(_: Request, error: Exception) -> Response:
-        return Problem(429, "queue-full", str(error), headers={"Retry-After": RETRY_AFTER}).response()
-
-    def on_conflict(_: Request, error: Exception) -> Response:
-        return Problem(422, "idempotency-conflict", str(error)).response()
-
-    app.add_exception_handler(Problem, on_problem)
-    app.add_exception_handler(RequestValidationError, on_validation)
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(StoreUnavailable, on_store)
-    app.add_exception_handler(QueueFull, on_full)
-    app.add_exception_handler(IdempotencyConflict, on_conflict)
+    # Registered one by one: a handler of `Exception` alone answers, but has the server log a traceback too.
+    expected = (Problem, StoreError, HTTPException, RequestValidationError, ClientDisconnect)
+    for kind in (*expected, Exception):
+        app.add_exception_handler(kind, answer)

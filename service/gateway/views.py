@@ -1,23 +1,123 @@
-"""A job as a client sees it: the record with its place in the queue and its links."""
+"""What clients see of a job. They follow `links` and never build addresses."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
-from workers.jobs.schemas import Job
+from pydantic import ConfigDict, Field
+
+from workers.jobs.records import Snapshot
+from workers.jobs.schemas import (
+    GenerateRequest,
+    JobError,
+    Progress,
+    ResultImage,
+    Schema,
+    Status,
+    Usage,
+)
 
 
-def job_links(job_id: str) -> dict[str, str]:
-    """Where a job's parts are; clients follow these and build no addresses."""
-    return {"self": f"/jobs/{job_id}", "events": f"/jobs/{job_id}/events", "cancel": f"/jobs/{job_id}/cancel"}
+class View(Schema):
+    """Base of the views: `self` is an alias, as Python has its own use for the word."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
 
-def job_view(job: Job, queue_position: int | None = None) -> dict[str, Any]:
-    """The body of a job."""
-    view = job.model_dump(mode="json")
-    view["queue_position"] = queue_position
-    view["links"] = job_links(job.id)
-    if view["result"] is not None:
-        for image in view["result"]["images"]:
-            image["links"] = {"self": f"/jobs/{job.id}/images/{image['rank']}"}
-    return view
+class SelfLink(View):
+    """Where a thing is."""
+
+    self_: str = Field(alias="self")
+
+
+class JobLinks(SelfLink):
+    """What can be done with a job; `images` are of the best candidates so far, best first."""
+
+    events: str
+    cancel: str
+    images: tuple[str, ...]
+
+
+class ImageView(ResultImage):
+    """One of the best images."""
+
+    links: SelfLink
+
+
+class ResultView(View):
+    """The answer of a finished search."""
+
+    images: tuple[ImageView, ...]
+    candidates: int
+    stopped_by: Literal["budget", "score", "patience", "seconds"]
+
+
+class JobView(View):
+    """A job. Times are Unix seconds; `queue_position` 0 is next."""
+
+    id: str
+    status: Status
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    queue_position: int | None
+    request: GenerateRequest
+    progress: Progress
+    result: ResultView | None
+    usage: Usage
+    error: JobError | None
+    links: JobLinks
+
+
+class PageLinks(SelfLink):
+    """This page, and the next one unless this is the last."""
+
+    next: str | None
+
+
+class JobsView(View):
+    """A page of jobs, newest first."""
+
+    jobs: tuple[JobView, ...]
+    links: PageLinks
+
+
+def ranked(snapshot: Snapshot) -> tuple[str, ...]:
+    """Ids of the candidates whose images can be fetched, best first: the result's, or the best so far."""
+    result = snapshot.job.result
+    return snapshot.best if result is None else tuple(image.candidate.id for image in result.images)
+
+
+def job_view(snapshot: Snapshot, root: str) -> JobView:
+    """The view of a job under the address prefix `root`."""
+    job = snapshot.job
+    self_ = f"{root}/jobs/{job.id}"
+
+    def image_link(rank: int) -> str:
+        return f"{self_}/images/{rank}"
+
+    result = None
+    if job.result is not None:
+        images = tuple(
+            ImageView(**dict(image), links=SelfLink(self_=image_link(image.rank))) for image in job.result.images
+        )
+        result = ResultView(images=images, candidates=job.result.candidates, stopped_by=job.result.stopped_by)
+    return JobView(
+        id=job.id,
+        status=job.status,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        queue_position=snapshot.queue_position,
+        request=job.request,
+        progress=job.progress,
+        result=result,
+        usage=job.usage,
+        error=job.error,
+        links=JobLinks(
+            self_=self_,
+            events=f"{self_}/events",
+            cancel=f"{self_}/cancel",
+            images=tuple(image_link(rank) for rank in range(len(ranked(snapshot)))),
+        ),
+    )

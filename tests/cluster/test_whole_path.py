@@ -117,7 +117,7 @@ def test_a_coordinator_killed_in_mid_job_costs_nothing_but_time(service: Service
     job = client.submit(request)
     while client.refresh(job)["progress"]["round"] < 3:
         time.sleep(0.05)
-    (pid,) = set(re.findall(r'sitsearch_rounds_total\{coordinator="[^"]*-(\d+)"\}', metrics(service)))
+    (pid,) = set(re.findall(r'sitsearch_worker_rounds_total\{worker="[^"]*-(\d+)"\}', metrics(service)))
     os.kill(int(pid), signal.SIGKILL)
     assert client.refresh(job)["status"] == "running"
     disturbed = client.wait(job)

@@ -1,1 +1,1 @@
-"""What the gateway and the workers share: the schemas of a job and its store in Redis. Imports neither torch nor Ray."""
+"""What the gateway and the workers share: a job's schemas and its store in Redis. Imports neither torch nor Ray."""

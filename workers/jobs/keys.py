@@ -3,21 +3,28 @@
 `P` is the settings' `key_prefix` in braces: a hash tag, so that all keys of a deployment share one slot and the scripts
 may touch several of them. An id comes last in its key, so no id can be mistaken for another key.
 
-| key                  | type   | holds                                                                | lives |
-|----------------------|--------|----------------------------------------------------------------------|-------|
-| P:job:<id>           | hash   | the job's fields, one JSON text each, and the claim (see `store`)    | `job_ttl` after its end |
-| P:rounds:<id>        | list   | the round log: JSON of `Round`, in order; the truth of a search      | `job_ttl` after its end |
-| P:images:<id>        | hash   | PNG bytes of the best candidates so far, by candidate id             | `image_ttl` after its last change |
-| P:events:<id>        | stream | what happened to the job: `type` and JSON `data`                     | `job_ttl` after its end; newest ~1000 |
-| P:queue              | stream | one entry (`job` = id) a job that has not ended; group `coordinators`| forever; an ended job's entry is deleted |
-| P:waiting            | zset   | queued jobs by order of submission: the queue's length and positions | forever; bounded by `max_queued` |
-| P:submitted          | string | count of jobs ever submitted; gives `waiting` its order              | forever |
-| P:jobs, P:jobs:<st>  | zset   | all jobs, and those of one status, by time of creation               | forever; ids leave with their records |
-| P:expiry             | zset   | ended jobs by the time at which their record expires                 | forever; ids leave with their records |
-| P:idempotency:<hash> | hash   | `job` and body `digest`, by SHA-256 of the idempotency key           | `IDEMPOTENCY_TTL` |
-| P:offer              | string | JSON of `Offer`: what the workers offer                              | `offer_ttl` |
-| P:workers            | zset   | names of workers by the time of their last report                    | `offer_ttl` |
-| P:worker:<name>      | hash   | a worker's figures                                                   | `offer_ttl` |
+    P:job:<id>            hash    the job's fields, one JSON text each, and its claim (see `store`)   [1]
+    P:rounds:<id>         list    the round log: JSON of `Round`, in order; the truth of a search     [1]
+    P:events:<id>         stream  what happened to the job: `type` and JSON `data`; newest ~1000      [1]
+    P:images:<id>         hash    PNG bytes of the best candidates so far, by candidate id            [2]
+    P:queue               stream  an entry (`job` = id) a job that has not ended; group `coordinators`
+    P:waiting             zset    queued jobs in order of submission: length of the queue, positions
+    P:submitted           string  count of jobs ever submitted, which gives `waiting` its order
+    P:jobs                zset    all jobs by time of creation                                        [3]
+    P:jobs:<status>       zset    those of one status                                                 [3]
+    P:expiry              zset    ended jobs by the time at which their records expire                [3]
+    P:idempotency:<hash>  hash    `job`, its `key` and the body `digest`, by hash of a client's key   [4]
+    P:offer               string  JSON of `Offer`: what the workers offer                             [5]
+    P:workers             zset    names of workers by the time of their last report                   [5]
+    P:worker:<name>       hash    a worker's figures                                                  [5]
+
+How long they live:
+    [1] `job_ttl` after the job's end; until then for ever
+    [2] `image_ttl` after the last change
+    [3] for ever; an id leaves when its record has expired
+    [4] IDEMPOTENCY_TTL
+    [5] `offer_ttl` after the last report
+    The others live for ever and are bounded by `max_queued` and by the jobs under way.
 """
 
 from __future__ import annotations

@@ -1,105 +1,334 @@
-"""The store's atomic steps, as Lua. Each takes its keys and arguments in the order that its comment gives.
+"""Every change of more than one key: one short Lua function each, run atomically by Redis, behind a typed function.
 
-A script answers a status word first; `store.py` turns the words into exceptions.
+Redis runs a script as a whole or not at all and nothing else between its lines, so a job's record, its queue entry, its
+indexes and its events never disagree, whatever dies when. Every script may run twice (a client whose connection broke
+after the write sends it again): the second run answers as the first did and changes nothing.
+
+In Lua, `KEYS` are named in the order of the typed function's `keys` list.
 """
 
 from __future__ import annotations
 
-# KEYS queue, jobs, record, events, idempotency   ARGV id, created_at, max_queued, digest, ttl_ms, field, value, ...
-SUBMIT = """
-if ARGV[4] ~= '' then
-  local known = redis.call('HMGET', KEYS[5], 'job', 'digest')
-  if known[1] then
-    if known[2] ~= ARGV[4] then return {'conflict'} end
-    return {'known', known[1]}
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from workers.jobs.keys import EVENTS_KEPT, GROUP, Keys
+from workers.jobs.schemas import Status
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+# Each job id that is due leaves `expiry` (the first key after `from`) and the indexes that follow it.
+_PRUNE = """
+local function prune(from, now)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[from], '-inf', now, 'LIMIT', 0, 100)) do
+    for i = from, #KEYS do redis.call('ZREM', KEYS[i], id) end
   end
 end
-local waiting = redis.call('XLEN', KEYS[1])
-if waiting >= tonumber(ARGV[3]) then return {'full'} end
-redis.call('HSET', KEYS[3], unpack(ARGV, 6))
-local entry = redis.call('XADD', KEYS[1], '*', 'job', ARGV[1])
-redis.call('HSET', KEYS[3], 'entry', entry, 'fence', 0)
-redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
-redis.call('XADD', KEYS[4], '*', 'kind', 'queued')
-if ARGV[4] ~= '' then
-  redis.call('HSET', KEYS[5], 'job', ARGV[1], 'digest', ARGV[4])
-  redis.call('PEXPIRE', KEYS[5], ARGV[5])
+"""
+
+# Whether the caller's fencing token is still the newest of a job that runs.
+_HELD = """
+local function refusal(job, fence)
+  local now = redis.call('HMGET', job, 'status', 'fence')
+  if now[1] == 'canceled' then return 'canceled' end
+  if now[1] ~= 'running' or now[2] ~= fence then return 'lost' end
 end
-return {'created', entry}
-"""
-
-# KEYS queue, record, events   ARGV entry, group, now
-START = """
-local status = redis.call('HGET', KEYS[2], 'status')
-if status ~= 'queued' and status ~= 'running' then
-  redis.call('XACK', KEYS[1], ARGV[2], ARGV[1])
-  redis.call('XDEL', KEYS[1], ARGV[1])
-  return {'gone'}
+local function renew(job, queue, group)
+  local held = redis.call('HMGET', job, 'consumer', 'message')
+  redis.call('XCLAIM', queue, group, held[1], 0, held[2], 'JUSTID')
 end
-redis.call('HSETNX', KEYS[2], 'started_at', ARGV[3])
-redis.call('HSET', KEYS[2], 'status', 'running')
-local fence = redis.call('HINCRBY', KEYS[2], 'fence', 1)
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'kind', 'running')
-return {'started', fence}
 """
 
-# KEYS record   ARGV fence
-_CHECK_FENCE = """
-local held = redis.call('HMGET', KEYS[1], 'fence', 'status')
-if held[2] == 'canceled' then return {'canceled'} end
-if held[1] ~= ARGV[1] or held[2] ~= 'running' then return {'lost'} end
-"""
-
-# KEYS record, queue   ARGV fence, group, consumer, entry
-RENEW = _CHECK_FENCE + """
-redis.call('XCLAIM', KEYS[2], ARGV[2], ARGV[3], 0, ARGV[4], 'IDLE', 0, 'JUSTID')
-return {'ok'}
-"""
-
-# KEYS record, rounds, events, images   ARGV fence, index, round, progress, usage, image_ttl_ms, kept, keep..., id, png, ...
-APPEND_ROUND = _CHECK_FENCE + """
-local length = redis.call('LLEN', KEYS[2])
-if length ~= tonumber(ARGV[2]) then return {'conflict', length} end
-redis.call('RPUSH', KEYS[2], ARGV[3])
-redis.call('HSET', KEYS[1], 'progress', ARGV[4], 'usage', ARGV[5])
-local keep, kept = {}, tonumber(ARGV[7])
-for i = 8, 7 + kept do keep[ARGV[i]] = true end
-for _, id in ipairs(redis.call('HKEYS', KEYS[4])) do
-  if not keep[id] then redis.call('HDEL', KEYS[4], id) end
-end
-for i = 8 + kept, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) end
-redis.call('PEXPIRE', KEYS[4], ARGV[6])
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'kind', 'round')
-return {'ok'}
-"""
-
+# The move to a terminal status: indexes, queue entry, expiry of all that belongs to the job, and the last event.
 _END = """
-redis.call('XACK', KEYS[2], group, entry)
-redis.call('XDEL', KEYS[2], entry)
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'kind', kind)
-for i = 1, 4 do if i ~= 2 then redis.call('PEXPIRE', KEYS[i], ttl) end end
+local function finish(job, queue, waiting, from, to, expiry, events, rounds, images, a)
+  local score = redis.call('HGET', job, 'created_at')
+  local message = redis.call('HGET', job, 'message')
+  redis.call('HSET', job, 'status', a.status, 'finished_at', a.now)
+  redis.call('ZREM', waiting, a.id)
+  redis.call('ZREM', from, a.id)
+  redis.call('ZADD', to, score, a.id)
+  redis.call('ZADD', expiry, a.now + a.ttl / 1000, a.id)
+  redis.call('XADD', events, '*', 'type', a.status, 'data', '{}')
+  if message then
+    redis.pcall('XACK', queue, a.group, message)
+    redis.call('XDEL', queue, message)
+  end
+  for _, key in ipairs({job, rounds, events}) do redis.call('PEXPIRE', key, a.ttl) end
+  redis.call('PEXPIRE', images, a.image_ttl)
+end
 """
 
-# KEYS record, queue, events, rounds   ARGV fence, group, entry, ttl_ms, status, field, value, ...
-FINISH = (
-    _CHECK_FENCE
+_SUBMIT = (
+    _PRUNE
     + """
-redis.call('HSET', KEYS[1], 'status', ARGV[5], unpack(ARGV, 6))
-local group, entry, ttl, kind = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local job, queue, waiting, submitted, events, idempotency = unpack(KEYS)
+local all, queued = KEYS[8], KEYS[9]
+local id, now, limit, digest, remember, kept = unpack(ARGV)
+if redis.call('EXISTS', job) == 1 then return {'created', id} end
+if remember ~= '' then
+  local known = redis.call('HMGET', idempotency, 'job', 'digest', 'key')
+  if known[1] and redis.call('EXISTS', known[3]) == 1 then
+    return {known[2] == digest and 'known' or 'conflict', known[1]}
+  end
+end
+prune(7, now)
+if redis.call('ZCARD', waiting) >= tonumber(limit) then return {'full', id} end
+for i = 7, #ARGV, 2 do redis.call('HSET', job, ARGV[i], ARGV[i + 1]) end
+local score = redis.call('HGET', job, 'created_at')
+redis.call('HSET', job, 'fence', 0, 'message', redis.call('XADD', queue, '*', 'job', id))
+redis.call('ZADD', waiting, redis.call('INCR', submitted), id)
+redis.call('ZADD', all, score, id)
+redis.call('ZADD', queued, score, id)
+redis.call('XADD', events, 'MAXLEN', '~', kept, '*', 'type', 'queued', 'data', '{}')
+if remember ~= '' then
+  redis.call('HSET', idempotency, 'job', id, 'digest', digest, 'key', job)
+  redis.call('PEXPIRE', idempotency, remember)
+end
+return {'created', id}
 """
-    + _END
-    + "return {'ok'}"
 )
 
-# KEYS record, queue, events, rounds   ARGV group, ttl_ms, now
-CANCEL = (
-    """
-local held = redis.call('HMGET', KEYS[1], 'status', 'entry')
-if not held[1] then return {'unknown'} end
-if held[1] ~= 'queued' and held[1] ~= 'running' then return {'ended'} end
-redis.call('HSET', KEYS[1], 'status', 'canceled', 'finished_at', ARGV[3])
-local group, entry, ttl, kind = ARGV[1], held[2], ARGV[2], 'canceled'
+_STEAL = """
+local group, consumer, lease = unpack(ARGV)
+while true do
+  local stale = redis.call('XPENDING', KEYS[1], group, 'IDLE', lease, '-', '+', 1)[1]
+  if not stale then return {} end
+  local entry = redis.call('XCLAIM', KEYS[1], group, consumer, 0, stale[1])[1]
+  if entry then return {entry[1], entry[2][2]} end
+  redis.call('XACK', KEYS[1], group, stale[1])
+end
 """
-    + _END
-    + "return {'canceled'}"
+
+_TAKE = """
+local job, queue, waiting, queued, running, events = unpack(KEYS)
+local id, group, consumer, message, now = unpack(ARGV)
+local status = redis.call('HGET', job, 'status')
+if status ~= 'queued' and status ~= 'running' then
+  redis.call('XACK', queue, group, message)
+  redis.call('XDEL', queue, message)
+  return {}
+end
+local holder = redis.call('XPENDING', queue, group, message, message, 1)[1]
+if not holder or holder[2] ~= consumer then return {} end
+redis.call('HINCRBY', job, 'fence', 1)
+redis.call('HSET', job, 'consumer', consumer, 'message', message)
+if status == 'queued' then
+  redis.call('HSET', job, 'status', 'running', 'started_at', now)
+  redis.call('ZREM', waiting, id)
+  redis.call('ZREM', queued, id)
+  redis.call('ZADD', running, redis.call('HGET', job, 'created_at'), id)
+  redis.call('XADD', events, '*', 'type', 'running', 'data', '{}')
+end
+return {status, redis.call('HGETALL', job)}
+"""
+
+_RENEW = (
+    _HELD
+    + """
+local refused = refusal(KEYS[1], ARGV[1])
+if refused then return {refused} end
+renew(KEYS[1], KEYS[2], ARGV[2])
+return {'ok'}
+"""
 )
+
+_APPEND = (
+    _HELD
+    + """
+local job, queue, rounds, images, events = unpack(KEYS)
+local fence, group, index, round, progress, usage, best, event, kept, image_ttl, keeps = unpack(ARGV)
+local refused = refusal(job, fence)
+if refused then return {refused} end
+local due = redis.call('LLEN', rounds)
+if due == tonumber(index) + 1 and redis.call('LINDEX', rounds, -1) == round then return {'ok'} end
+if due ~= tonumber(index) then return {'order', due} end
+redis.call('RPUSH', rounds, round)
+redis.call('HSET', job, 'progress', progress, 'usage', usage, 'best', best)
+local keep = {}
+for i = 12, 11 + keeps do keep[ARGV[i]] = true end
+for _, id in ipairs(redis.call('HKEYS', images)) do
+  if not keep[id] then redis.call('HDEL', images, id) end
+end
+for i = 12 + keeps, #ARGV, 2 do
+  if keep[ARGV[i]] then redis.call('HSET', images, ARGV[i], ARGV[i + 1]) end
+end
+redis.call('PEXPIRE', images, image_ttl)
+redis.call('XADD', events, 'MAXLEN', '~', kept, '*', 'type', 'round', 'data', event)
+renew(job, queue, group)
+return {'ok'}
+"""
+)
+
+_FINISH = (
+    _HELD
+    + _END
+    + """
+local job, queue, waiting, running, to, expiry, events, rounds, images = unpack(KEYS)
+local id, fence, group, status, now, ttl, image_ttl, result, error, usage = unpack(ARGV)
+local now_status, now_fence = unpack(redis.call('HMGET', job, 'status', 'fence'))
+if now_status == status and now_fence == fence then return {'ok'} end
+local refused = refusal(job, fence)
+if refused then return {refused} end
+redis.call('HSET', job, 'result', result, 'error', error, 'usage', usage)
+finish(job, queue, waiting, running, to, expiry, events, rounds, images,
+  {id = id, status = status, now = now, ttl = ttl, image_ttl = image_ttl, group = group})
+return {'ok'}
+"""
+)
+
+_CANCEL = (
+    _END
+    + """
+local job, queue, waiting, queued, running, canceled, expiry, events, rounds, images = unpack(KEYS)
+local id, group, now, ttl, image_ttl = unpack(ARGV)
+local status = redis.call('HGET', job, 'status')
+if status == 'queued' or status == 'running' then
+  finish(job, queue, waiting, status == 'queued' and queued or running, canceled, expiry, events, rounds, images,
+    {id = id, status = 'canceled', now = now, ttl = ttl, image_ttl = image_ttl, group = group})
+end
+return {status or 'unknown'}
+"""
+)
+
+_COUNT = (
+    _PRUNE
+    + """
+prune(1, ARGV[1])
+local counts = {}
+for i = 3, #KEYS do counts[i - 2] = redis.call('ZCARD', KEYS[i]) end
+return counts
+"""
+)
+
+# A consumer that has nothing pending and has not asked for so long belongs to a process that is gone.
+_FORGET = """
+for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local info = {}
+  for i = 1, #consumer, 2 do info[consumer[i]] = consumer[i + 1] end
+  if info.pending == 0 and info.idle > tonumber(ARGV[2]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], info.name)
+  end
+end
+return {}
+"""
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+class Scripts:
+    """The scripts over one Redis; durations are in seconds. Replies are those of the Lua above, undecoded.
+
+    Args:
+        redis: a client that does not decode replies.
+        keys: the deployment's keys.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis, self._keys = redis, keys
+        self._registered: dict[str, Any] = {}
+
+    async def _run(self, lua: str, keys: Sequence[str], args: Sequence[str | bytes | float]) -> list[Any]:
+        script = self._registered.setdefault(lua, self._redis.register_script(lua))
+        return cast(list[Any], await script(keys=list(keys), args=list(args)))
+
+    async def submit(
+        self,
+        job_id: str,
+        fields: Mapping[str, bytes | str],
+        *,
+        now: float,
+        limit: int,
+        idempotency_key: str | None,
+        digest: str,
+        remember: float,
+    ) -> tuple[bytes, str]:
+        """Record and queue a job; `(created | known | conflict | full, id of the job that it is about)`."""
+        k = self._keys
+        idempotency = k.idempotency(idempotency_key or "")
+        keys = [k.job(job_id), k.queue, k.waiting, k.submitted, k.events(job_id), idempotency, k.expiry, *k.indexes()]
+        ttl = "" if idempotency_key is None else str(_ms(remember))
+        pairs = [part for pair in fields.items() for part in pair]
+        outcome, about = await self._run(_SUBMIT, keys, [job_id, now, limit, digest, ttl, EVENTS_KEPT, *pairs])
+        return outcome, about.decode()
+
+    async def steal(self, consumer: str, lease: float) -> tuple[bytes, str] | None:
+        """Give `consumer` the oldest queue entry that was silent for `lease`; `(message, job id)`."""
+        reply = await self._run(_STEAL, [self._keys.queue], [GROUP, consumer, _ms(lease)])
+        return (reply[0], reply[1].decode()) if reply else None
+
+    async def take(self, job_id: str, consumer: str, message: bytes, *, now: float) -> tuple[bytes, list[bytes]] | None:
+        """Raise the fencing token and mark the job running; `(status before, fields)`, or None if it is not to run."""
+        k = self._keys
+        indexes = (k.of_status(Status.QUEUED), k.of_status(Status.RUNNING))
+        keys = [k.job(job_id), k.queue, k.waiting, *indexes, k.events(job_id)]
+        reply = await self._run(_TAKE, keys, [job_id, GROUP, consumer, message, now])
+        return (reply[0], reply[1]) if reply else None
+
+    async def renew(self, job_id: str, fence: int) -> bytes:
+        """Heartbeat; `ok`, `lost` or `canceled`."""
+        reply = await self._run(_RENEW, [self._keys.job(job_id), self._keys.queue], [fence, GROUP])
+        return cast(bytes, reply[0])
+
+    async def append_round(
+        self,
+        job_id: str,
+        fence: int,
+        *,
+        index: int,
+        texts: Sequence[bytes | str],
+        keep: Sequence[str],
+        images: Mapping[str, bytes],
+        image_ttl: float,
+    ) -> tuple[bytes, int]:
+        """Log a round, with heartbeat; `texts` are the JSON of round, progress, usage, best ids and event.
+
+        Returns:
+            `ok`, `lost`, `canceled`, or `order` with the index that is due.
+        """
+        k = self._keys
+        keys = [k.job(job_id), k.queue, k.rounds(job_id), k.images(job_id), k.events(job_id)]
+        pairs = [part for pair in images.items() for part in pair]
+        args = [fence, GROUP, index, *texts, EVENTS_KEPT, _ms(image_ttl), len(keep), *keep, *pairs]
+        outcome, *due = await self._run(_APPEND, keys, args)
+        return outcome, due[0] if due else index
+
+    async def finish(
+        self,
+        job_id: str,
+        fence: int,
+        status: Status,
+        *,
+        texts: Sequence[bytes | str],
+        now: float,
+        job_ttl: float,
+        image_ttl: float,
+    ) -> bytes:
+        """Make a job terminal; `texts` are the JSON of result, error and usage. `ok`, `lost` or `canceled`."""
+        k = self._keys
+        indexes = (k.of_status(Status.RUNNING), k.of_status(status))
+        own = (k.events(job_id), k.rounds(job_id), k.images(job_id))
+        keys = [k.job(job_id), k.queue, k.waiting, *indexes, k.expiry, *own]
+        args = [job_id, fence, GROUP, status.value, now, _ms(job_ttl), _ms(image_ttl), *texts]
+        return cast(bytes, (await self._run(_FINISH, keys, args))[0])
+
+    async def cancel(self, job_id: str, *, now: float, job_ttl: float, image_ttl: float) -> bytes:
+        """Make a job that has not ended canceled; its status before, or `unknown`."""
+        k = self._keys
+        indexes = [k.of_status(status) for status in (Status.QUEUED, Status.RUNNING, Status.CANCELED)]
+        own = (k.events(job_id), k.rounds(job_id), k.images(job_id))
+        keys = [k.job(job_id), k.queue, k.waiting, *indexes, k.expiry, *own]
+        reply = await self._run(_CANCEL, keys, [job_id, GROUP, now, _ms(job_ttl), _ms(image_ttl)])
+        return cast(bytes, reply[0])
+
+    async def count(self, *, now: float) -> dict[Status, int]:
+        """How many jobs are in each status, expired ones taken out."""
+        counts = await self._run(_COUNT, [self._keys.expiry, *self._keys.indexes()], [now])
+        return dict(zip(Status, counts, strict=True))
+
+    async def forget_consumers(self, idle: float) -> None:
+        """Drop consumers that hold nothing and were not heard of for `idle`."""
+        await self._run(_FORGET, [self._keys.queue], [GROUP, _ms(idle)])

@@ -1,297 +1,251 @@
-"""The job store: everything that gateway and workers tell each other goes through here, in Redis.
+"""The job store: every word between gateway and workers that must outlive a process, kept in Redis.
 
-Every change of several keys is one atomic script. The keys are described in `keys.py`.
+A job is a hash with one JSON text a field of `Job`, so a script can change its status without parsing JSON (Lua would
+round 64-bit seeds). Beside these fields it holds the claim: `fence`, `consumer` and `message` (the queue entry), and
+`best`, the ids of the best candidates so far. Keys are in `keys`, atomic changes in `scripts`. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from typing import Any, Literal, cast
 
+from redis import exceptions as failures
 from redis.asyncio import Redis
-from redis.exceptions import BusyLoadingError, ConnectionError, ResponseError, TimeoutError
 
-from workers.jobs import scripts
+from workers.jobs.board import Board, reachable
 from workers.jobs.errors import (
+    BadCursor,
     IdempotencyConflict,
     JobCanceled,
     LeaseLost,
-    LogConflict,
     QueueFull,
-    StoreUnavailable,
+    RoundOutOfOrder,
+    UnknownJob,
 )
-from workers.jobs.keys import GROUP, Keys
-from workers.jobs.schemas import Job, JobError, Offer, Progress, Result, Round, Status, Usage
+from workers.jobs.keys import GROUP, IDEMPOTENCY_TTL
+from workers.jobs.records import Claim, Event, Snapshot, decode_job, encode_job, event_order, stream_entries, to_json
+from workers.jobs.schemas import Job, JobError, Progress, Result, Round, Status, Usage
+from workers.jobs.scripts import Scripts
 from workers.settings import Settings
 
-AWAY = (ConnectionError, TimeoutError, BusyLoadingError, OSError)
-PAGE = 50
+__all__ = ["Claim", "Event", "JobStore", "Snapshot"]
+
+#: Seconds of one blocking read; shorter than any sensible socket timeout.
+_BLOCK = 2.0
+#: Seconds after which a consumer that holds nothing is forgotten.
+_CONSUMER_IDLE = 3600.0
+_NO_ID = "0-0"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A job under a lease. `fence` is larger with every claim; a write with an old one is refused."""
+class JobStore(Board):
+    """Jobs, their queue, round logs, images and events, and what the workers publish.
 
-    job: Job
-    fence: int
-    entry: str
-    consumer: str
-    taken_over: bool
+    Every method raises StoreUnavailable when Redis is away.
 
-
-@contextlib.contextmanager
-def _available() -> Any:
-    try:
-        yield
-    except AWAY as error:
-        raise StoreUnavailable(f"Redis does not answer: {error}") from error
-
-
-def _ms(seconds: float) -> int:
-    return max(1, int(seconds * 1000))
-
-
-class JobStore:
-    """Jobs in Redis.
-
-    Every method raises StoreUnavailable when Redis does not answer.
+    Args:
+        redis: a client with `decode_responses` off.
+        settings: prefix, TTLs, lease and queue limit.
     """
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
-        self._redis, self._settings = redis, settings
-        self._keys = Keys(settings.key_prefix)
-        self._scripts: dict[str, Any] = {}
-        self._group_made = False
+        super().__init__(redis, settings)
+        self._scripts = Scripts(redis, self.keys)
+        self._group_exists = False
 
-    @classmethod
-    def from_url(cls, url: str, settings: Settings) -> JobStore:
-        """A store at a `redis://` or `unix://` address."""
-        return cls(Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30, health_check_interval=30), settings)
+    # --- jobs --------------------------------------------------------------------------------------------------------
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._redis.aclose()
-
-    async def ping(self) -> None:
-        """Raise StoreUnavailable when Redis does not answer."""
-        with _available():
-            await self._redis.ping()
-
-    async def _run(self, script: str, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> list[bytes]:
-        if script not in self._scripts:
-            self._scripts[script] = self._redis.register_script(script)
-        with _available():
-            answer: list[bytes] = await self._scripts[script](keys=keys, args=args)
-        return answer
-
-    # --- jobs, as the gateway sees them ------------------------------------------------------------------------------
-
+    @reachable
     async def submit(
         self, job: Job, *, idempotency_key: str | None = None, body_digest: str | None = None
     ) -> tuple[Job, bool]:
-        """Write a job's record, its queue entry and its idempotency key in one step.
-
-        Returns:
-            The job, and whether it is new; a repeated key gives the first job.
+        """Record and queue a job in one step; `(job, True)`, or the earlier job and False for a repeated key.
 
         Raises:
-            IdempotencyConflict: the key was used with another body.
-            QueueFull: `max_queued` jobs have not ended yet.
+            IdempotencyConflict: the key was used with another digest within `IDEMPOTENCY_TTL`.
+            QueueFull: `settings.max_queued` jobs wait.
         """
-        record = {
-            "request": job.request.model_dump_json(exclude_unset=True),
-            "class_index": "" if job.class_index is None else str(job.class_index),
-            "status": job.status.value,
-            "created_at": repr(job.created_at),
-            "progress": job.progress.model_dump_json(),
-            "usage": job.usage.model_dump_json(),
-        }
-        keys = self._keys
-        answer = await self._run(
-            scripts.SUBMIT,
-            [keys.queue, keys.jobs, keys.job(job.id), keys.events(job.id), keys.idempotency(idempotency_key or "")],
-            [
-                job.id,
-                job.created_at,
-                self._settings.max_queued,
-                (body_digest or "-") if idempotency_key else "",
-                _ms(self._settings.job_ttl),
-                *(part for item in record.items() for part in item),
-            ],
+        outcome, job_id = await self._scripts.submit(
+            job.id,
+            encode_job(job),
+            now=time.time(),
+            limit=self.settings.max_queued,
+            idempotency_key=idempotency_key,
+            digest=body_digest or "",
+            remember=IDEMPOTENCY_TTL,
         )
-        match answer[0]:
-            case b"conflict":
-                raise IdempotencyConflict("the Idempotency-Key was used before with another body")
-            case b"full":
-                raise QueueFull(f"{self._settings.max_queued} jobs have not ended yet")
-            case b"known":
-                known = await self.get(answer[1].decode())
-                if known is None:
-                    raise IdempotencyConflict("the job of this Idempotency-Key is no longer kept")
-                return known, False
-            case _:
-                return job, True
+        if outcome == b"conflict":
+            raise IdempotencyConflict(job_id)
+        if outcome == b"full":
+            raise QueueFull(self.settings.max_queued)
+        if outcome == b"known":
+            return await self._require(job_id), False
+        return job, True
 
     async def get(self, job_id: str) -> Job | None:
-        """The job's record; None when there is none, or no longer."""
-        with _available():
-            raw = await self._redis.hgetall(self._keys.job(job_id))
-        if not raw:
-            return None
-        fields = {key.decode(): value.decode() for key, value in raw.items()}
-        loaded = {key: json.loads(fields[key]) for key in ("request", "progress", "usage", "result", "error") if key in fields}
-        times = {key: float(fields[key]) for key in ("created_at", "started_at", "finished_at") if key in fields}
-        class_index = int(fields["class_index"]) if fields["class_index"] else None
-        return Job.model_validate(
-            {"id": job_id, "class_index": class_index, "status": Status(fields["status"]), **loaded, **times}
-        )
+        """The job, or None."""
+        snapshot = await self.snapshot(job_id)
+        return snapshot.job if snapshot else None
 
-    async def list(
-        self, *, status: Status | None = None, cursor: str | None = None, limit: int = PAGE
-    ) -> tuple[list[Job], str | None]:
-        """A page of jobs, newest first, and the cursor of the next page (None after the last).
+    async def snapshot(self, job_id: str) -> Snapshot | None:
+        """The job with its queue position, best candidates and newest event, or None."""
+        return (await self._snapshots([job_id]))[0]
 
-        Raises:
-            ValueError: the cursor is not one that this method gave.
-        """
-        start = int(cursor) if cursor is not None else 0
-        if start < 0:
-            raise ValueError(f"cursor {cursor!r} is not one of this service's")
-        found: list[Job] = []
-        while len(found) < limit:
-            with _available():
-                ids = await self._redis.zrevrange(self._keys.jobs, start, start + PAGE - 1)
-            if not ids:
-                return found, None
-            for raw_id in ids:
-                start += 1
-                job = await self.get(raw_id.decode())
-                if job is None:  # its record has expired: its place in the list goes too
-                    with _available():
-                        await self._redis.zrem(self._keys.jobs, raw_id)
-                    start -= 1
-                elif status is None or job.status is status:
-                    found.append(job)
-                    if len(found) == limit:
-                        break
-        return found, str(start)
+    @reachable
+    async def _snapshots(self, job_ids: Sequence[str]) -> list[Snapshot | None]:
+        async with self.redis.pipeline(transaction=True) as pipe:
+            for job_id in job_ids:
+                pipe.hgetall(self.keys.job(job_id))
+                pipe.zrank(self.keys.waiting, job_id)
+                pipe.xrevrange(self.keys.events(job_id), count=1)
+            replies = await pipe.execute()
+        return [
+            Snapshot(
+                job=decode_job(fields),
+                queue_position=rank,
+                best=tuple(json.loads(fields.get(b"best", b"[]"))),
+                last_event=entries[0][0].decode() if entries else _NO_ID,
+            )
+            if fields
+            else None
+            for fields, rank, entries in zip(replies[::3], replies[1::3], replies[2::3], strict=True)
+        ]
 
-    async def queue_position(self, job_id: str) -> int | None:
-        """How many jobs are claimed before a queued one; None unless it is queued."""
-        with _available():
-            entry, status = await self._redis.hmget(self._keys.job(job_id), "entry", "status")
-            if status != Status.QUEUED.value.encode() or entry is None:
-                return None
-            try:
-                groups = await self._redis.xinfo_groups(self._keys.queue)
-            except ResponseError:
-                return None
-            last = groups[0]["last-delivered-id"].decode() if groups else "0-0"
-            ahead = await self._redis.xrange(self._keys.queue, f"({last}", f"({entry.decode()}", count=10_000)
-        return len(ahead)
-
-    async def cancel(self, job_id: str) -> Job | None:
-        """Cancel a job unless it has ended; its coordinator notices at its next write. None when there is no such job."""
-        keys = self._keys
-        answer = await self._run(
-            scripts.CANCEL,
-            [keys.job(job_id), keys.queue, keys.events(job_id), keys.rounds(job_id)],
-            [GROUP, _ms(self._settings.job_ttl), time.time()],
-        )
-        return None if answer[0] == b"unknown" else await self.get(job_id)
-
-    async def image(self, job_id: str, candidate_id: str) -> bytes | None:
-        """A candidate's PNG, if it is among the best and not expired."""
-        with _available():
-            png: bytes | None = await self._redis.hget(self._keys.images(job_id), candidate_id)
-        return png
-
-    async def events(self, job_id: str, last_id: str = "0-0", *, block: float = 15) -> AsyncIterator[tuple[str, str] | None]:
-        """The job's events `(id, kind)` after `last_id`; None whenever `block` seconds brought nothing."""
-        while True:
-            with _available():
-                read = await self._redis.xread({self._keys.events(job_id): last_id}, block=_ms(block), count=100)
-            if not read:
-                yield None
-            for _, entries in read:
-                for entry, fields in entries:
-                    last_id = entry.decode()
-                    yield last_id, fields[b"kind"].decode()
-
-    async def wait(self, job_id: str, timeout: float) -> Job | None:
-        """The job once it has ended, or as it stands after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        with _available():
-            newest = await self._redis.xrevrange(self._keys.events(job_id), count=1)
-        last = newest[0][0].decode() if newest else "0-0"
-        while (job := await self.get(job_id)) is not None and not job.status.terminal:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return job
-            with _available():
-                read = await self._redis.xread({self._keys.events(job_id): last}, block=_ms(min(left, 15)), count=100)
-            if read:
-                last = read[0][1][-1][0].decode()
+    async def _require(self, job_id: str) -> Job:
+        job = await self.get(job_id)
+        if job is None:
+            raise UnknownJob(job_id)
         return job
 
-    # --- jobs, as a coordinator sees them ------------------------------------------------------------------------------
-
-    async def claim(self, consumer: str, *, block: float = 1.0) -> Claim | None:
-        """The next job: one whose lease has run out, else a new one; None when `block` seconds brought none."""
-        with _available():
-            if not self._group_made:
-                with contextlib.suppress(ResponseError):  # the group is there already
-                    await self._redis.xgroup_create(self._keys.queue, GROUP, id="0", mkstream=True)
-                self._group_made = True
-            try:
-                idle = _ms(self._settings.lease)
-                _, entries, _ = await self._redis.xautoclaim(self._keys.queue, GROUP, consumer, idle, count=1)
-                taken_over = bool(entries)
-                if not entries:
-                    read = await self._redis.xreadgroup(
-                        GROUP, consumer, {self._keys.queue: ">"}, count=1, block=_ms(block)
-                    )
-                    entries = read[0][1] if read else []
-            except ResponseError:  # the store was emptied under us
-                self._group_made = False
-                return None
-        if not entries:
-            return None
-        entry, fields = entries[0]
-        job_id = fields[b"job"].decode()
-        keys = self._keys
-        answer = await self._run(
-            scripts.START, [keys.queue, keys.job(job_id), keys.events(job_id)], [entry, GROUP, time.time()]
-        )
-        if answer[0] == b"gone":
-            return None
-        job = await self.get(job_id)
-        assert job is not None
-        return Claim(job, int(answer[1]), entry.decode(), consumer, taken_over)
-
-    async def renew(self, claim: Claim) -> None:
-        """Keep a claimed job for another lease.
+    async def list(
+        self, *, status: Status | None = None, cursor: str | None = None, limit: int = 50
+    ) -> tuple[list[Job], str | None]:
+        """A page of jobs, newest first, and the cursor of the next page, or None at the end.
 
         Raises:
-            LeaseLost, JobCanceled: the job is no longer this coordinator's.
+            BadCursor: `cursor` is not one that this method returned.
         """
-        answer = await self._run(
-            scripts.RENEW,
-            [self._keys.job(claim.job.id), self._keys.queue],
-            [claim.fence, GROUP, claim.consumer, claim.entry],
-        )
-        _check(answer)
+        snapshots, following = await self.page(status=status, cursor=cursor, limit=limit)
+        return [snapshot.job for snapshot in snapshots], following
 
-    async def rounds(self, job_id: str) -> list[Round]:
+    @reachable
+    async def page(
+        self, *, status: Status | None = None, cursor: str | None = None, limit: int = 50
+    ) -> tuple[Sequence[Snapshot], str | None]:
+        """`list` with each job's queue position and best candidates."""
+        index = self.keys.of_status(status) if status else self.keys.jobs
+        start = 0 if cursor is None else await self._after(index, cursor)
+        entries: Any = await self.redis.zrevrange(index, start, start + limit, withscores=True)
+        page = entries[:limit]
+        snapshots = await self._snapshots([job_id.decode() for job_id, _ in page]) if page else []
+        more = len(entries) > limit
+        return [s for s in snapshots if s], f"{page[-1][1]!r}:{page[-1][0].decode()}" if more else None
+
+    async def _after(self, index: str, cursor: str) -> int:
+        """The rank that follows `cursor`'s job, which may have left the index since."""
+        score, _, job_id = cursor.partition(":")
+        try:
+            bound = float(score)
+            member = job_id.encode()
+        except ValueError:
+            raise BadCursor(cursor) from None
+        if not job_id or bound != bound:
+            raise BadCursor(cursor)
+        rank: Any = await self.redis.zrevrank(index, member)
+        newer: Any = rank + 1 if rank is not None else await self.redis.zcount(index, bound, "+inf")
+        return int(newer)
+
+    @reachable
+    async def queue_position(self, job_id: str) -> int | None:
+        """Jobs ahead of this one in the queue (0 = next), or None when it does not wait."""
+        return cast("int | None", await self.redis.zrank(self.keys.waiting, job_id))
+
+    async def cancel(self, job_id: str) -> Job | None:
+        """Make a queued or running job canceled at once; an ended job stays as it is. None for an unknown one.
+
+        Its coordinator notices at its next write.
+        """
+        await self._cancel(job_id)
+        return await self.get(job_id)
+
+    @reachable
+    async def _cancel(self, job_id: str) -> None:
+        ttls = {"job_ttl": self.settings.job_ttl, "image_ttl": self.settings.image_ttl}
+        await self._scripts.cancel(job_id, now=time.time(), **ttls)
+
+    @reachable
+    async def counts(self) -> dict[Status, int]:
+        """How many jobs the store holds in each status."""
+        return await self._scripts.count(now=time.time())
+
+    # --- the coordinator's side --------------------------------------------------------------------------------------
+
+    @reachable
+    async def claim(self, consumer: str, *, block: float = 1.0) -> Claim | None:
+        """The next job to run, now running, or None after `block` seconds without one.
+
+        Entries whose holder was silent for `settings.lease` come first, then new ones. Entries of ended jobs are
+        dropped on the way.
+        """
+        await self._ensure_group()
+        deadline = time.monotonic() + block
+        try:
+            while True:
+                entry = await self._scripts.steal(consumer, self.settings.lease)
+                entry = entry or await self._next_entry(consumer, deadline - time.monotonic())
+                if entry is None:
+                    return None
+                if claim := await self._take(consumer, *entry):
+                    return claim
+        except failures.ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            self._group_exists = False  # the store was emptied under us
+            return None
+
+    async def _ensure_group(self) -> None:
+        if self._group_exists:
+            return
+        try:
+            await self.redis.xgroup_create(self.keys.queue, GROUP, id="0", mkstream=True)
+        except failures.ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        await self._scripts.forget_consumers(_CONSUMER_IDLE)
+        self._group_exists = True
+
+    async def _next_entry(self, consumer: str, block: float) -> tuple[bytes, str] | None:
+        wait = None if block <= 0 else max(1, int(min(block, _BLOCK) * 1000))
+        streams: Any = await self.redis.xreadgroup(GROUP, consumer, {self.keys.queue: ">"}, count=1, block=wait)
+        entries = stream_entries(streams)
+        return (entries[0][0], entries[0][1][b"job"].decode()) if entries else None
+
+    async def _take(self, consumer: str, message: bytes, job_id: str) -> Claim | None:
+        taken = await self._scripts.take(job_id, consumer, message, now=time.time())
+        if taken is None:
+            return None
+        status, flat = taken
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        return Claim(decode_job(fields), int(fields[b"fence"]), message, taken_over=status == b"running")
+
+    @reachable
+    async def renew(self, claim: Claim) -> None:
+        """Heartbeat: the lease starts anew.
+
+        Raises:
+            LeaseLost, JobCanceled: the claim no longer holds.
+        """
+        _check(claim, await self._scripts.renew(claim.job.id, claim.fence))
+
+    @reachable
+    async def rounds(self, job_id: str) -> Sequence[Round]:
         """The round log."""
-        with _available():
-            raw = await self._redis.lrange(self._keys.rounds(job_id), 0, -1)
-        return [Round.model_validate_json(text) for text in raw]
+        texts = await cast(Awaitable[Any], self.redis.lrange(self.keys.rounds(job_id), 0, -1))
+        return [Round.model_validate_json(text) for text in texts]
 
+    @reachable
     async def append_round(
         self,
         claim: Claim,
@@ -302,107 +256,138 @@ class JobStore:
         images: Mapping[str, bytes],
         keep: Collection[str],
     ) -> None:
-        """Log a round with the progress after it; add `images` and drop those whose candidate is not in `keep`.
+        """Log a round, with all that follows from it, in one step; also a heartbeat.
+
+        Args:
+            claim: the hold on the job.
+            round: its index must be the length of the log.
+            progress: the progress after the round.
+            usage: the usage after the round.
+            images: PNG bytes by candidate id; those that are not to be kept are not stored.
+            keep: ids of the best candidates so far, best first; images of others are dropped.
 
         Raises:
-            LeaseLost, JobCanceled: the job is no longer this coordinator's; nothing is written.
-            LogConflict: the round's index is not the length of the log; nothing is written.
+            LeaseLost, JobCanceled: the claim no longer holds; nothing was written.
+            RoundOutOfOrder: the log's length is another; nothing was written.
         """
-        keys, job_id = self._keys, claim.job.id
-        answer = await self._run(
-            scripts.APPEND_ROUND,
-            [keys.job(job_id), keys.rounds(job_id), keys.events(job_id), keys.images(job_id)],
-            [
-                claim.fence,
-                round.round,
-                round.model_dump_json(),
-                progress.model_dump_json(),
-                usage.model_dump_json(),
-                _ms(self._settings.image_ttl),
-                len(keep),
-                *keep,
-                *(part for item in images.items() for part in item),
-            ],
+        best = [*keep]
+        point = progress.curve[-1].model_dump() if progress.curve else None
+        event = progress.model_dump(exclude={"curve"}) | {"point": point}
+        outcome, due = await self._scripts.append_round(
+            claim.job.id,
+            claim.fence,
+            index=round.round,
+            texts=[to_json(round), to_json(progress), to_json(usage), to_json(best), to_json(event)],
+            keep=best,
+            images=images,
+            image_ttl=self.settings.image_ttl,
         )
-        _check(answer)
-        if answer[0] == b"conflict":
-            raise LogConflict(f"round {round.round} of job {job_id} does not follow a log of {int(answer[1])} rounds")
+        if outcome == b"order":
+            raise RoundOutOfOrder(claim.job.id, round.round, due)
+        _check(claim, outcome)
 
+    @reachable
     async def finish(
         self,
         claim: Claim,
         *,
-        status: Status,
+        status: Literal[Status.SUCCEEDED, Status.FAILED],
         result: Result | None = None,
         error: JobError | None = None,
-        usage: Usage | None = None,
+        usage: Usage,
     ) -> None:
-        """Make a job terminal, once.
+        """Make the job terminal, once; its queue entry goes and its TTLs start.
 
         Raises:
-            LeaseLost, JobCanceled: the job is no longer this coordinator's.
+            LeaseLost, JobCanceled: the claim no longer holds; nothing was written.
         """
-        parts = {"result": result, "error": error, "usage": usage}
-        fields = {key: part.model_dump_json() for key, part in parts.items() if part is not None}
-        fields["finished_at"] = repr(time.time())
-        keys, job_id = self._keys, claim.job.id
-        answer = await self._run(
-            scripts.FINISH,
-            [keys.job(job_id), keys.queue, keys.events(job_id), keys.rounds(job_id)],
-            [
-                claim.fence,
-                GROUP,
-                claim.entry,
-                _ms(self._settings.job_ttl),
-                status.value,
-                *(part for item in fields.items() for part in item),
-            ],
+        outcome = await self._scripts.finish(
+            claim.job.id,
+            claim.fence,
+            status,
+            texts=[to_json(result), to_json(error), to_json(usage)],
+            now=time.time(),
+            job_ttl=self.settings.job_ttl,
+            image_ttl=self.settings.image_ttl,
         )
-        _check(answer)
+        _check(claim, outcome)
 
-    # --- what the workers tell the gateway ---------------------------------------------------------------------------
+    # --- images and events -------------------------------------------------------------------------------------------
 
-    async def publish_offer(self, offer: Offer) -> None:
-        """Say what is offered, for `offer_ttl` seconds."""
-        with _available():
-            await self._redis.set(self._keys.offer, offer.model_dump_json(), px=_ms(self._settings.offer_ttl))
+    @reachable
+    async def image(self, job_id: str, candidate_id: str) -> bytes | None:
+        """One candidate's PNG bytes, or None when it is not kept (any more)."""
+        return cast("bytes | None", await cast(Awaitable[Any], self.redis.hget(self.keys.images(job_id), candidate_id)))
 
-    async def offer(self) -> Offer | None:
-        """What is offered; None when no workers have spoken lately."""
-        with _available():
-            raw = await self._redis.get(self._keys.offer)
-        return None if raw is None else Offer.model_validate_json(raw)
+    @reachable
+    async def images(self, job_id: str) -> dict[str, bytes]:
+        """The PNG bytes that are kept, by candidate id."""
+        images = await cast(Awaitable[Any], self.redis.hgetall(self.keys.images(job_id)))
+        return {candidate_id.decode(): png for candidate_id, png in images.items()}
 
-    async def publish_worker_metrics(self, worker: str, values: Mapping[str, float]) -> None:
-        """Keep a worker's counters for `/metrics`."""
-        key = self._keys.worker(worker)
-        with _available():
-            await self._redis.hset(key, mapping=dict(values))
-            await self._redis.pexpire(key, _ms(self._settings.offer_ttl * 4))
+    async def wait(self, job_id: str, timeout: float) -> Job:
+        """The job once it has ended, or as it stands after `timeout` seconds; waits on its events.
 
-    async def worker_metrics(self) -> dict[str, dict[str, float]]:
-        """The counters of every worker that has spoken lately."""
-        metrics = {}
-        with _available():
-            async for key in self._redis.scan_iter(match=self._keys.worker("*"), count=1000):
-                raw = await self._redis.hgetall(key)
-                name = key.decode().removeprefix(self._keys.worker(""))
-                metrics[name] = {field.decode(): float(value) for field, value in raw.items()}
-        return metrics
+        Raises:
+            UnknownJob: no such job.
+        """
+        deadline = time.monotonic() + timeout
+        snapshot = await self.snapshot(job_id)
+        if snapshot is None:
+            raise UnknownJob(job_id)
+        job, last = snapshot.job, snapshot.last_event
+        while not job.status.terminal and (left := deadline - time.monotonic()) > 0:
+            events = await self._read_events(job_id, last, left)
+            if not events:
+                continue
+            last = events[-1][0]
+            if any(event.terminal for _, event in events):
+                break
+        return job if job.status.terminal else await self._require(job_id)
 
-    async def queue_depth(self) -> tuple[int, int]:
-        """Jobs that wait, and jobs that run."""
-        with _available():
-            total = await self._redis.xlen(self._keys.queue)
-            try:
-                running = (await self._redis.xpending(self._keys.queue, GROUP))["pending"]
-            except ResponseError:  # no coordinator has come up yet
-                running = 0
-        return total - running, running
+    async def events(self, job_id: str, last_id: str | None = None) -> AsyncIterator[tuple[str, Event]]:
+        """What happens to a job, `(id, event)`, until it has ended.
+
+        Starts with a `snapshot` event, at which the reader should read the job; with `last_id`, right after that event
+        unless the stream no longer reaches so far back.
+
+        Raises:
+            UnknownJob: no such job.
+        """
+        snapshot = await self.snapshot(job_id)
+        if snapshot is None:
+            raise UnknownJob(job_id)
+        ended = snapshot.job.status.terminal
+        if last_id is None or not await self._reaches(job_id, last_id):
+            yield snapshot.last_event, Event("snapshot", {})
+            last_id = snapshot.last_event
+        while not ended or event_order(last_id) < event_order(snapshot.last_event):
+            for event_id, event in await self._read_events(job_id, last_id, _BLOCK):
+                yield event_id, event
+                last_id, ended = event_id, ended or event.terminal
+
+    @reachable
+    async def _reaches(self, job_id: str, last_id: str) -> bool:
+        """The event stream still holds all that came after `last_id`."""
+        first: Any = await self.redis.xrange(self.keys.events(job_id), count=1)
+        try:
+            return bool(first) and event_order(last_id) >= event_order(first[0][0].decode())
+        except ValueError:
+            return False
+
+    @reachable
+    async def _read_events(self, job_id: str, last_id: str, block: float) -> Sequence[tuple[str, Event]]:
+        wait = max(1, int(min(block, _BLOCK) * 1000))
+        streams: Any = await self.redis.xread({self.keys.events(job_id): last_id}, count=100, block=wait)
+        return [
+            (entry_id.decode(), Event(fields[b"type"].decode(), json.loads(fields[b"data"])))
+            for entry_id, fields in stream_entries(streams)
+        ]
 
 
-def _check(answer: list[bytes]) -> None:
-    if answer[0] == b"lost":
-        raise LeaseLost("another coordinator has taken the job over")
-    if answer[0] == b"canceled":
-        raise JobCanceled("the job was canceled")
+def _check(claim: Claim, outcome: bytes) -> None:
+    """Raise what a script's refusal means."""
+    if outcome == b"canceled":
+        raise JobCanceled(claim.job.id)
+    if outcome == b"lost":
+        raise LeaseLost(claim.job.id)

@@ -1,0 +1,280 @@
+"""The HTTP contract: jobs, their images and events, what is offered, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from service.gateway import sse
+from service.gateway.body import read_json, validate
+from service.gateway.checks import admit
+from service.gateway.metrics import HttpMetrics, render
+from service.gateway.problems import FieldError, ImageExpired, Invalid, NoWorkers, UnknownResource
+from service.gateway.views import JobsView, JobView, PageLinks, job_view, ranked
+from workers.jobs.errors import UnknownJob
+from workers.jobs.records import Snapshot, event_order
+from workers.jobs.schemas import (
+    AlgorithmOffer,
+    GenerateRequest,
+    Job,
+    ModelOffer,
+    Offer,
+    Progress,
+    Status,
+    VerifierOffer,
+)
+from workers.jobs.store import JobStore
+from workers.settings import Settings
+
+MAX_WAIT = 60
+_MAX_KEY = 255
+_MAX_PAGE = 200
+_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:$|[,;])', re.IGNORECASE)
+_RANK = re.compile(r"[0-9]{1,4}", re.ASCII)
+
+router = APIRouter()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the routes work with.
+
+    Attributes:
+        settings: the settings.
+        store: the job store.
+        metrics: the requests so far.
+        stopping: set when the gateway is to stop: long polls answer and event streams end.
+    """
+
+    settings: Settings
+    store: JobStore
+    metrics: HttpMetrics
+    stopping: asyncio.Event
+
+    async def snapshot(self, job_id: str) -> Snapshot:
+        """The job.
+
+        Raises:
+            UnknownJob: there is none.
+        """
+        snapshot = await self.store.snapshot(job_id)
+        if snapshot is None:
+            raise UnknownJob(job_id[:100])
+        return snapshot
+
+    async def offer(self) -> Offer:
+        """What the workers offer.
+
+        Raises:
+            NoWorkers: none has said so lately.
+        """
+        offer = await self.store.offer()
+        if offer is None:
+            raise NoWorkers
+        return offer
+
+    async def wait(self, job_id: str, seconds: int) -> None:
+        """Return when the job has ended, the time is over or the gateway stops."""
+        tasks = [
+            asyncio.ensure_future(self.store.wait(job_id, seconds)),
+            asyncio.ensure_future(self.stopping.wait()),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[0].done():
+                tasks[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+def _root(request: Request) -> str:
+    """The address prefix under which a proxy shows this application."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+Ctx = Annotated[Context, Depends(_context)]
+Root = Annotated[str, Depends(_root)]
+
+
+@router.post(
+    "/generate",
+    status_code=202,
+    tags=["jobs"],
+    responses={200: {"model": JobView, "description": "The job of a repeated Idempotency-Key"}},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerateBody"}}},
+        }
+    },
+)
+async def generate(
+    request: Request,
+    response: Response,
+    context: Ctx,
+    root: Root,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> JobView:
+    """Submit a search. With an `Idempotency-Key`, sending it again gives the same job."""
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= _MAX_KEY:
+        raise Invalid([FieldError(field="Idempotency-Key", message=f"must have 1 to {_MAX_KEY} characters")])
+    asked = validate(GenerateRequest, await read_json(request, context.settings.max_body))
+    admitted, class_index = admit(asked, await context.offer(), max_nfe=context.settings.max_nfe)
+    job = Job(
+        id=uuid.uuid4().hex,
+        request=admitted,
+        class_index=class_index,
+        created_at=time.time(),
+        progress=Progress(nfe_budget=admitted.budget.nfe, forwards_budget=admitted.budget.forwards),
+    )
+    # Of what was asked, not of what was admitted: a default that changes in between makes no other body.
+    digest = hashlib.sha256(asked.model_dump_json().encode()).hexdigest()
+    job, created = await context.store.submit(job, idempotency_key=idempotency_key, body_digest=digest)
+    view = job_view(await context.snapshot(job.id), root)
+    response.status_code = 202 if created else 200
+    response.headers["Location"] = view.links.self_
+    return view
+
+
+@router.get("/jobs", tags=["jobs"])
+async def jobs(
+    context: Ctx,
+    root: Root,
+    status: Status | None = None,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = 50,
+) -> JobsView:
+    """Jobs, newest first; follow `links.next` for older ones."""
+    snapshots, following = await context.store.page(status=status, cursor=cursor, limit=limit)
+
+    def link(at: str | None) -> str:
+        given = {"status": status and status.value, "cursor": at, "limit": limit}
+        return f"{root}/jobs?{urlencode({name: value for name, value in given.items() if value is not None})}"
+
+    links = PageLinks(self_=link(cursor), next=None if following is None else link(following))
+    return JobsView(jobs=tuple(job_view(snapshot, root) for snapshot in snapshots), links=links)
+
+
+@router.get("/jobs/{job_id}", tags=["jobs"])
+async def job(
+    job_id: str, response: Response, context: Ctx, root: Root, prefer: Annotated[str | None, Header()] = None
+) -> JobView:
+    """The job. With `Prefer: wait=N`, its answer comes once the job has ended or N seconds (at most 60) are over."""
+    if wanted := _WAIT.search(prefer or ""):
+        seconds = min(int(wanted[1]), MAX_WAIT)
+        await context.wait(job_id, seconds)
+        response.headers["Preference-Applied"] = f"wait={seconds}"
+    return job_view(await context.snapshot(job_id), root)
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    tags=["jobs"],
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}, 204: {"description": "Nothing will follow"}},
+)
+async def events(
+    job_id: str, context: Ctx, root: Root, last_event_id: Annotated[str | None, Header()] = None
+) -> Response:
+    """The job's events `job`, `status` and `round`, until it has ended; resumes after `Last-Event-ID`."""
+    snapshot = await context.snapshot(job_id)
+    if snapshot.job.status.terminal and _seen(last_event_id, snapshot.last_event):
+        return Response(status_code=204)  # tells an EventSource not to come back
+    text = sse.stream(context.store, job_id, last_event_id, root=root, stopping=context.stopping)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(text, media_type="text/event-stream", headers=headers)
+
+
+def _seen(event_id: str | None, newest: str) -> bool:
+    try:
+        return event_id is not None and event_order(event_id) >= event_order(newest)
+    except ValueError:
+        return False
+
+
+@router.get(
+    "/jobs/{job_id}/images/{rank}",
+    tags=["jobs"],
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}}, 304: {"description": "The client has it"}},
+)
+async def image(
+    job_id: str, rank: str, context: Ctx, if_none_match: Annotated[str | None, Header()] = None
+) -> Response:
+    """The image of a rank, 0 being the best; while the job runs, of the best so far."""
+    snapshot = await context.snapshot(job_id)
+    candidates = ranked(snapshot)
+    if not _RANK.fullmatch(rank) or int(rank) >= len(candidates):
+        detail = f"the job has {len(candidates)} image(s), ranks count from 0"
+        raise UnknownResource(detail, slug="unknown-image")
+    png = await context.store.image(job_id, candidates[int(rank)])
+    if png is None:
+        raise ImageExpired("images are kept for a time only; the candidate's recipe makes it again")
+    tag = f'"{hashlib.sha256(png).hexdigest()[:32]}"'
+    caching = "private, max-age=86400, immutable" if snapshot.job.status.terminal else "no-cache"
+    headers = {"ETag": tag, "Cache-Control": caching}
+    known = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
+    if tag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(png, media_type="image/png", headers=headers)
+
+
+@router.post("/jobs/{job_id}/cancel", tags=["jobs"])
+async def cancel(job_id: str, context: Ctx, root: Root) -> JobView:
+    """Cancel the job; one that has ended stays as it is."""
+    await context.store.cancel(job_id)
+    return job_view(await context.snapshot(job_id), root)
+
+
+@router.get("/models", tags=["offer"])
+async def models(context: Ctx) -> dict[str, tuple[ModelOffer, ...]]:
+    """The models that can be searched over."""
+    return {"models": (await context.offer()).models}
+
+
+@router.get("/verifiers", tags=["offer"])
+async def verifiers(context: Ctx) -> dict[str, tuple[VerifierOffer, ...]]:
+    """The verifiers that can select."""
+    return {"verifiers": (await context.offer()).verifiers}
+
+
+@router.get("/algorithms", tags=["offer"])
+async def algorithms(context: Ctx) -> dict[str, tuple[AlgorithmOffer, ...]]:
+    """The search algorithms, with the JSON schema and defaults of their options."""
+    return {"algorithms": (await context.offer()).algorithms}
+
+
+@router.get("/healthz", tags=["operation"])
+async def healthz() -> dict[str, Any]:
+    """The process lives."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", tags=["operation"])
+async def readyz(context: Ctx) -> dict[str, Any]:
+    """Jobs can be taken and run: Redis answers, and workers have said what they offer."""
+    await context.offer()
+    return {"status": "ready"}
+
+
+@router.get("/metrics", tags=["operation"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(context: Ctx) -> Response:
+    """Figures for Prometheus."""
+    page = await render(context.metrics, context.store)
+    return Response(page, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

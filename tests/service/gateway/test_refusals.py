@@ -1,0 +1,251 @@
+"""Bad input: always a problem that names the field, never a 500."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.service.gateway.conftest import LETTERS, OFFER, body, problem, serving
+from workers.jobs.embedded import EmbeddedValkey
+from workers.jobs.store import JobStore
+from workers.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("fields", "slug", "field", "allowed"),
+    [
+        ({"model": "dalle"}, "unknown-model", "model", ["glyphs", "free"]),
+        ({"verifier": "clip"}, "unknown-verifier", "verifier.name", ["classifier", "aesthetic"]),
+        ({"verifier": "other"}, "unknown-verifier", "verifier.name", ["classifier", "aesthetic"]),
+        ({"search": "annealing"}, "unknown-algorithm", "search.algorithm", ["random"]),
+        ({"sampler": {"method": "ddim"}}, "unknown-sampler", "sampler.method", ["euler", "heun"]),
+        ({"condition": {"class": "q"}}, "unknown-class", "condition.class", list(LETTERS)),
+        ({"condition": {"class": 36}}, "unknown-class", "condition.class", list(LETTERS)),
+        ({"condition": {"class": -1}}, "unknown-class", "condition.class", list(LETTERS)),
+        ({"condition": {"class": "\u0663"}}, "unknown-class", "condition.class", list(LETTERS)),
+        ({"condition": {"class": "\x00"}}, "unknown-class", "condition.class", list(LETTERS)),
+        ({"condition": {"prompt": "a Q"}}, "condition-unsuitable", "condition.class", list(LETTERS)),
+        ({"model": "free"}, "condition-unsuitable", "condition.class", None),
+        ({"model": "free", "condition": {"prompt": "x"}}, "condition-unsuitable", "condition.class", None),
+        ({"search": {"algorithm": "random", "size": 4}}, "invalid-option", "search.size", ["round_size"]),
+        ({"search": {"round_size": 0}}, "invalid-option", "search.round_size", None),
+        ({"search": {"round_size": "many"}}, "invalid-option", "search.round_size", None),
+        ({"search": {"round_size": True}}, "invalid-option", "search.round_size", None),
+        ({"budget": {"nfe": 1_000_001}}, "budget-too-large", "budget.nfe", None),
+        ({"budget": {"forwards": 2_000_001}}, "budget-too-large", "budget.forwards", None),
+        ({"budget": {"nfe": 39}}, "budget-too-small", "budget.nfe", None),
+        ({"budget": {"forwards": 79}}, "budget-too-small", "budget.forwards", None),
+        ({"budget": {"nfe": 400, "forwards": 79}}, "budget-too-small", "budget.forwards", None),
+        ({"num_images": 11}, "budget-too-small", "budget.nfe", None),
+        ({"sampler": {"steps": 20, "final_steps": 181}}, "budget-too-small", "budget.nfe", None),
+        ({"colour": 1}, "invalid-request", "colour", None),
+        ({"budget": {}}, "invalid-request", "budget", None),
+        ({"budget": {"nfe": 0}}, "invalid-request", "budget.nfe", None),
+        ({"budget": {"nfe": -5}}, "invalid-request", "budget.nfe", None),
+        ({"budget": {"nfe": "400"}}, "invalid-request", "budget.nfe", None),
+        ({"budget": {"nfe": 400.5}}, "invalid-request", "budget.nfe", None),
+        ({"budget": {"nfe": True}}, "invalid-request", "budget.nfe", None),
+        ({"budget": {"nfe": 10**9}}, "invalid-request", "budget.nfe", None),
+        ({"budget": {"nfe": 2**64}}, "invalid-request", "budget.nfe", None),
+        ({"budget": {"nfe": float("inf")}}, "invalid-request", "budget.nfe", None),
+        ({"budget": {"nfe": 400, "seconds": float("nan")}}, "invalid-request", "budget.seconds", None),
+        ({"budget": [400]}, "invalid-request", "budget", None),
+        ({"verifier": None}, "invalid-request", "verifier", None),
+        ({"condition": {"class": True}}, "invalid-request", "condition.class", None),
+        ({"condition": {"class": {"a": 1}}}, "invalid-request", "condition.class", None),
+        ({"condition": {}}, "invalid-request", "condition", None),
+        ({"seed": -1}, "invalid-request", "seed", None),
+        ({"seed": 2**63}, "invalid-request", "seed", None),
+        ({"model": ["glyphs"]}, "invalid-request", "model", None),
+        ({"model": "\ud800"}, "invalid-request", "model", None),
+        ({"search": {"\udfff": 1}}, "invalid-request", "search", None),
+        ({"search": {"round_size": 10**400}}, "invalid-request", "search.round_size", None),
+        ({"sampler": {"guidance": 0.5}}, "invalid-request", "sampler.guidance", None),
+        ({"stop": {"score": "x"}}, "invalid-request", "stop.score", None),
+    ],
+    ids=lambda value: repr(value)[:50],
+)
+async def test_a_field_at_fault_is_named(
+    http: httpx.AsyncClient, fields: dict[str, Any], slug: str, field: str, allowed: list[str] | None
+) -> None:
+    text = json.dumps(body(**fields))
+    answer = await http.post("/generate", content=text, headers={"Content-Type": "application/json"})
+    errors = problem(answer, 422, slug)["errors"]
+    assert [error["field"] for error in errors] == [field], errors
+    assert errors[0].get("allowed") == allowed
+
+
+async def test_a_missing_field_is_named(http: httpx.AsyncClient) -> None:
+    errors = problem(await http.post("/generate", json={}), 422, "invalid-request")["errors"]
+    assert sorted(error["field"] for error in errors) == ["budget", "condition", "verifier"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "least"),
+    [
+        ({"budget": {"nfe": 1}}, 40),
+        ({"budget": {"nfe": 1}, "num_images": 3}, 120),
+        ({"budget": {"forwards": 1}}, 80),
+        ({"budget": {"forwards": 1}, "sampler": {"guidance": 1}}, 40),
+        ({"budget": {"nfe": 1}, "sampler": {"method": "euler", "steps": 7, "final_steps": 50}}, 57),
+    ],
+)
+async def test_the_least_budget_is_told_and_is_enough(
+    http: httpx.AsyncClient, fields: dict[str, Any], least: int
+) -> None:
+    errors = problem(await http.post("/generate", json=body(**fields)), 422, "budget-too-small")["errors"]
+    assert f"at least {least} " in errors[0]["message"]
+    (unit,) = fields["budget"]
+    for value, status in ((least, 202), (least - 1, 422)):
+        answer = await http.post("/generate", json=body(**fields | {"budget": {unit: value}}))
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"nul",
+        b'{"model": "glyphs",}',
+        b"\xff\xfe",
+        b"\xef\xbb\xbf{}",
+        b'{"seed": 1, "seed": 2}',
+        b"[" * 60_000,
+        b'{"search":' * 6_000,
+        b"[" * 40 + b"]" * 40,
+        b'{"a": "\x00"}',
+        b"{} {}",
+    ],
+    ids=lambda content: repr(content[:30]),
+)
+async def test_what_is_not_json_is_400(http: httpx.AsyncClient, content: bytes) -> None:
+    answer = await http.post("/generate", content=content, headers={"Content-Type": "application/json"})
+    problem(answer, 400, "malformed-json")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"1", b"null", b'"glyphs"', b"true", b"NaN", b"-Infinity", b"1e999"])
+async def test_json_that_is_no_object_is_422(http: httpx.AsyncClient, content: bytes) -> None:
+    answer = await http.post("/generate", content=content, headers={"Content-Type": "application/json"})
+    problem(answer, 422, "invalid-request")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "json", "multipart/form-data"])
+async def test_another_content_type_is_415(http: httpx.AsyncClient, kind: str) -> None:
+    answer = await http.post("/generate", content=json.dumps(body()), headers={"Content-Type": kind})
+    problem(answer, 415, "unsupported-media-type")
+
+
+async def test_a_body_over_the_limit_is_413_whether_or_not_its_length_is_told(http: httpx.AsyncClient) -> None:
+    async def endless() -> Any:
+        for _ in range(100):
+            yield b" " * 1024
+
+    headers = {"Content-Type": "application/json"}
+    for content in (b" " * 70_000, endless()):
+        problem(await http.post("/generate", content=content, headers=headers), 413, "body-too-large")
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256])
+async def test_an_idempotency_key_of_bad_length_is_refused(http: httpx.AsyncClient, key: str) -> None:
+    answer = await http.post("/generate", json=body(), headers={"Idempotency-Key": key})
+    assert problem(answer, 422, "invalid-request")["errors"][0]["field"] == "Idempotency-Key"
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("limit=9999999999999999999999", "limit"),
+        ("limit=x", "limit"),
+        ("status=done", "status"),
+        ("status=%ff", "status"),
+        ("cursor=", "cursor"),
+        ("cursor=abc", "cursor"),
+        ("cursor=nan:x", "cursor"),
+        ("cursor=%00", "cursor"),
+    ],
+)
+async def test_a_bad_page_parameter_is_named(http: httpx.AsyncClient, query: str, field: str) -> None:
+    errors = problem(await http.get(f"/jobs?{query}"), 422, "invalid-request")["errors"]
+    assert [error["field"] for error in errors] == [field]
+
+
+@pytest.mark.parametrize("job_id", ["nobody", "%00", "%ff", "a:b", "..%2f", "x" * 5000, "{sitsearch}", "💥"])
+async def test_an_unknown_job_is_404(http: httpx.AsyncClient, job_id: str) -> None:
+    slug = "not-found" if "%2f" in job_id else "unknown-job"
+    problem(await http.get(f"/jobs/{job_id}"), 404, slug)
+    problem(await http.get(f"/jobs/{job_id}/events"), 404, slug)
+    problem(await http.get(f"/jobs/{job_id}/images/0"), 404, slug)
+    problem(await http.post(f"/jobs/{job_id}/cancel"), 404, slug)
+    problem(await http.get(f"/jobs/{job_id}", headers={"Prefer": "wait=1"}), 404, slug)
+
+
+async def test_an_unknown_path_is_404_and_a_wrong_method_405(http: httpx.AsyncClient) -> None:
+    problem(await http.get("/nowhere"), 404, "not-found")
+    for method, path in (("GET", "/generate"), ("DELETE", "/jobs"), ("POST", "/healthz"), ("BREW", "/jobs")):
+        answer = await http.request(method, path)
+        problem(answer, 405, "method-not-allowed")
+        assert answer.headers["allow"]
+
+
+async def test_no_refused_request_leaves_a_job(http: httpx.AsyncClient, store: JobStore) -> None:
+    await http.post("/generate", json=body(model="dalle"))
+    assert await store.list() == ([], None)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**25), 10**25)
+    | st.floats()
+    | st.text(st.characters(codec=None), max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = st.sampled_from(
+    ["model", "condition", "num_images", "seed", "budget", "verifier", "search", "sampler", "stop", "x"]
+)
+INNER = st.sampled_from(
+    ["class", "prompt", "nfe", "forwards", "seconds", "name", "algorithm", "round_size", "method", "steps", "score"]
+)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    import asyncio
+
+    with EmbeddedValkey(tmp_path_factory.mktemp("fuzz")) as valkey:
+        config = Settings(_env_file=None, redis_url=valkey.url, offer_ttl=600)
+
+        async def publish() -> None:
+            store = JobStore.from_url(valkey.url, config)
+            await store.publish_offer(OFFER)
+            await store.aclose()
+
+        asyncio.run(publish())
+        with serving(config) as url, httpx.Client(base_url=url, trust_env=False) as client:
+            yield client
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(fields=st.dictionaries(FIELDS, JSON | st.dictionaries(INNER, JSON, max_size=3), max_size=3))
+def test_any_json_is_accepted_or_refused_with_a_field(fuzzed: httpx.Client, fields: dict[str, Any]) -> None:
+    text = json.dumps(body(**fields))
+    answer = fuzzed.post("/generate", content=text, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (202, 400, 422), answer.text
+    if answer.status_code == 422:
+        assert answer.json()["errors"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=st.binary(max_size=200))
+def test_any_bytes_are_refused_without_a_fault(fuzzed: httpx.Client, content: bytes) -> None:
+    answer = fuzzed.post("/generate", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text

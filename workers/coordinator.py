@@ -32,6 +32,8 @@ from workers.settings import Settings
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
+#: A job that was claimed more often than this has ended its coordinators, and ends itself.
+MAX_CLAIMS = 10
 RENEWALS_PER_LEASE = 3
 
 
@@ -136,6 +138,12 @@ class Coordinator:
 
     async def _work(self, claim: Claim) -> None:
         """Search, and make the job terminal; any fault of the job's own makes it failed with a reason."""
+        if claim.fence > MAX_CLAIMS:
+            reason = JobError(
+                code="claimed-too-often", detail=f"{MAX_CLAIMS} coordinators ended while they ran this job"
+            )
+            await self.store.finish(claim, status=Status.FAILED, error=reason, usage=claim.job.usage)
+            return
         try:
             result, usage = await self._search(claim)
         except (JobCanceled, LeaseLost, StoreUnavailable):

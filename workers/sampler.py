@@ -127,4 +127,3 @@ class SamplerReplica:
         except Exception:
             log.exception("the engine thread died")
             raise
-

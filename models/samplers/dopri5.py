@@ -162,14 +162,15 @@ class Dopri5:
         scale = self.spec.atol + self.spec.rtol * x.abs()
         size, speed = _rms(x / scale), _rms(slope / scale)
         t0, t1 = self.spec.ode_interval()
-        return min(1e-6 if min(size, speed) < 1e-5 else 0.01 * size / speed, t1 - t0)
+        guess = 1e-6 if min(size, speed) < 1e-5 else 0.01 * size / speed
+        return min(guess, t1 - t0) if guess > 0 and math.isfinite(guess) else 1e-6
 
     def _first_step(self, x: Tensor, slope: Tensor, ahead: Tensor, guess: float) -> float:
         """The step whose error the curvature between the two slopes predicts to be 0.01 (II.4, steps d to f)."""
         scale = self.spec.atol + self.spec.rtol * x.abs()
         steepest = max(_rms(slope / scale), _rms((ahead - slope) / scale) / guess)
         estimate = max(1e-6, guess * 1e-3) if steepest <= 1e-15 else (0.01 / steepest) ** (1 / 5)
-        return min(100 * guess, estimate)
+        return min(100 * guess, estimate) if math.isfinite(estimate) else guess
 
 
 def _times(h: Tensor, x: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ A child that dies is started again; on SIGINT or SIGTERM the children are stoppe
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import secrets
 import signal
@@ -20,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.client import Client
+from workers.processes import die_with_parent
 from workers.settings import Settings
 
 START_TIMEOUT = 180.0
 STOP_TIMEOUT = 30.0
 RESTART_PAUSE = 1.0
-PR_SET_PDEATHSIG = 1
 
 
 class StartError(RuntimeError):
@@ -49,10 +48,6 @@ def check_port(host: str, port: int) -> None:
             raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from error
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 @dataclass
 class Child:
     """One supervised process and its log."""
@@ -73,7 +68,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent,
             )
 
     @property

@@ -56,6 +56,7 @@ def create_app(settings: Settings, *, store: JobStore | None = None) -> FastAPI:
         description=_DESCRIPTION,
         version="0.1.0",
         lifespan=lifespan,
+        redirect_slashes=False,
         responses={
             "default": {"description": "A problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {"schema": _PROBLEM}}}
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -11,8 +12,11 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from service.gateway.problems import BodyTooLarge, FieldError, Invalid, MalformedJson, NotJson
+from service.gateway.problems import BodyTooLarge, BodyTooSlow, FieldError, Invalid, MalformedJson, NotJson
 
+#: Seconds that a body may take, and bytes of a too large one that are read and dropped.
+_BODY_TIMEOUT, _DRAIN = 30.0, 4 * 1024 * 1024
+_CLOSE = {"Connection": "close"}
 _MAX_DEPTH = 32
 _MIN_INT, _MAX_INT = -(2**63), 2**63 - 1
 _MAX_DIGITS = 20
@@ -29,7 +33,7 @@ async def read_json(request: Request, limit: int) -> Any:
         limit: largest body in bytes.
 
     Raises:
-        NotJson, BodyTooLarge, MalformedJson, Invalid.
+        NotJson, BodyTooLarge, BodyTooSlow, MalformedJson, Invalid.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not (
@@ -40,15 +44,21 @@ async def read_json(request: Request, limit: int) -> Any:
 
 
 async def _read(request: Request, limit: int) -> bytes:
-    too_large = BodyTooLarge(f"the body may have {limit} bytes", headers={"Connection": "close"})
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and (len(length) > _MAX_DIGITS or int(length) > limit):
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise too_large
+    """The body. Of one that is too large `limit` bytes are held; some more are read and dropped, since a client that is
+    still sending when the connection closes would see a reset and no answer."""
+    body, size = bytearray(), 0
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= limit:
+                    body += chunk
+                elif size > limit + _DRAIN:
+                    break
+    except TimeoutError:
+        raise BodyTooSlow(f"the body did not arrive within {_BODY_TIMEOUT:.0f} s", headers=_CLOSE) from None
+    if size > limit:
+        raise BodyTooLarge(f"the body may have {limit} bytes", headers=_CLOSE)
     return bytes(body)
 
 

@@ -3,10 +3,13 @@
 Problem                  an error that knows its answer
 |- MalformedJson         400  the body is not one JSON document
 |- UnknownResource       404  no such job or image
+|- BodyTooSlow           408
 |- ImageExpired          410  the image was there and its time has run out
 |- BodyTooLarge          413
 |- NotJson               415  the body's media type is not JSON
 |- Invalid               422  fields at fault, with what is allowed there
+|- QueueIsFull           429
+|- Unavailable           503  Redis is away
 '- NoWorkers             503  no worker has said lately what it offers
 
 Errors of the store and of the framework are mapped in `problem_of`.
@@ -101,6 +104,12 @@ class ImageExpired(Problem):
     status, slug, title = 410, "image-expired", "The image has expired"
 
 
+class BodyTooSlow(Problem):
+    """The body did not arrive in time."""
+
+    status, slug, title = 408, "body-too-slow", "The body did not arrive in time"
+
+
 class BodyTooLarge(Problem):
     """The body is over the limit; the rest of it is not read."""
 
@@ -155,7 +164,7 @@ class _OfFramework(Problem):
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that tells of `error`; of an unforeseen one it tells nothing but that."""
+    """The problem that tells of `error`; of an unforeseen one, which the server logs, it tells nothing."""
     match error:
         case Problem():
             return error
@@ -176,7 +185,6 @@ def problem_of(error: Exception) -> Problem:
             return _OfFramework(error)
         case ClientDisconnect():
             return MalformedJson("the connection ended before the body did")
-    log.error("unforeseen error", exc_info=error)
     return Problem("the server failed in a way that it did not foresee")
 
 

@@ -20,7 +20,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for family in families:
         verdict = "ok  " if family.ok else "FAIL"
-        print(f"{verdict} {family.name:<24} {family.count:>4} arrays  worst {family.worst:.2e}  bound {family.bound:.0e}")
+        print(
+            f"{verdict} {family.name:<24} {family.count:>4} arrays  worst {family.worst:.2e}  bound {family.bound:.0e}"
+        )
         if not family.ok:
             print("".join(f"       {key}: {error:.2e}\n" for key, error in family.failures), end="")
     return 0 if all(family.ok for family in families) else 1

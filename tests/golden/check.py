@@ -20,7 +20,7 @@ from models.sit import SiT, SiTConfig
 
 DATA = Path(__file__).parent / "data"
 
-#: Largest error allowed: absolute for networks and interpolants, relative to the array's largest magnitude for samplers.
+#: Largest error allowed: absolute for networks and interpolants, in units of the largest magnitude for samplers.
 BOUNDS = {"network": 1e-5, "guidance": 1e-5, "interpolants": 1e-10, "ode": 1e-4, "dopri5": 2e-2, "sde": 1e-4}
 
 ODE_METHODS = {"euler": "euler", "midpoint": "midpoint", "heun2": "heun", "heun3": "heun3", "rk4": "rk4"}

@@ -30,7 +30,9 @@ def test_a_batch_scores_as_its_images_one_by_one_in_any_order(name: str, verifie
     apart = torch.cat([verifiers[name].score(images[i : i + 1], classes[i : i + 1]) for i in range(9)])
     assert together.dtype == torch.float32 and together.shape == (9,)
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=0)
-    torch.testing.assert_close(verifiers[name].score(images.flip(0), classes.flip(0)).flip(0), together, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        verifiers[name].score(images.flip(0), classes.flip(0)).flip(0), together, atol=1e-4, rtol=0
+    )
 
 
 @EACH

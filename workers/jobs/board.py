@@ -19,7 +19,7 @@ from workers.jobs.records import to_json
 from workers.jobs.schemas import Offer
 from workers.settings import Settings
 
-_SOCKET_TIMEOUT, _CONNECT_TIMEOUT = 10.0, 2.0
+_SOCKET_TIMEOUT, _CONNECT_TIMEOUT = 5.0, 2.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,7 +28,7 @@ T = TypeVar("T")
 def reachable(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """Turn the client library's "not now" into StoreUnavailable, and heed a cancellation that it lost.
 
-    `asyncio.wait_for`, with which it sends, swallows a cancellation that comes as the sending ends (before Python 3.12).
+    Before Python 3.12, `asyncio.wait_for`, with which it sends, swallows a cancellation that comes as the sending ends.
     """
 
     @functools.wraps(method)
@@ -66,12 +66,15 @@ class Board:
 
     @classmethod
     def from_url(cls, url: str, settings: Settings) -> Self:
-        """A store over the Redis at `url`; a broken connection is tried a few times within a second."""
+        """A store over the Redis at `url`.
+
+        A broken connection is tried a few times within a second; a silent server is given up after 5 s.
+        """
         redis = Redis.from_url(
             url,
             socket_timeout=_SOCKET_TIMEOUT,
             socket_connect_timeout=_CONNECT_TIMEOUT,
-            retry=Retry(ExponentialBackoff(cap=0.4, base=0.05), 3),
+            retry=Retry(ExponentialBackoff(cap=0.4, base=0.05), 3, supported_errors=(failures.ConnectionError,)),
             health_check_interval=30,
         )
         return cls(redis, settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import shutil
@@ -19,18 +18,13 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from workers.errors import SitsearchError
+from workers.processes import die_with_parent
 
-_START_TIMEOUT, _STOP_TIMEOUT = 30.0, 10.0
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+_START_TIMEOUT, _STOP_TIMEOUT, _LOCK_TIMEOUT = 30.0, 10.0, 3.0
 
 
 class EmbeddedValkeyError(SitsearchError):
     """The embedded server cannot run: it is not installed, its folder is in use, or it ended while starting."""
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _binary() -> Path:
@@ -115,7 +109,7 @@ class EmbeddedValkey:
         The server inherits the lock, as it may outlive this process for a moment.
         """
         self._lock = (self.folder / "lock").open("a+b")
-        deadline = time.monotonic() + _STOP_TIMEOUT
+        deadline = time.monotonic() + _LOCK_TIMEOUT
         while True:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -147,7 +141,7 @@ class EmbeddedValkey:
                 pass_fds=(self._lock.fileno(),),
                 # A Ctrl-C at the terminal must reach the parent alone, which stops its children in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent,
             )
 
     def _await_ready(self) -> None:

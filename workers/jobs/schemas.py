@@ -286,5 +286,3 @@ class Offer(Schema):
     verifiers: tuple[VerifierOffer, ...]
     algorithms: tuple[AlgorithmOffer, ...]
     deterministic: StrictBool
-
-

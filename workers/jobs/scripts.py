@@ -52,7 +52,7 @@ local function finish(job, queue, waiting, from, to, expiry, events, rounds, ima
   redis.call('ZADD', expiry, a.now + a.ttl / 1000, a.id)
   redis.call('XADD', events, '*', 'type', a.status, 'data', '{}')
   if message then
-    redis.pcall('XACK', queue, a.group, message)
+    redis.call('XACK', queue, a.group, message)
     redis.call('XDEL', queue, message)
   end
   for _, key in ipairs({job, rounds, events}) do redis.call('PEXPIRE', key, a.ttl) end

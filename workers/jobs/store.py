@@ -195,9 +195,9 @@ class JobStore(Board):
             while True:
                 entry = await self._scripts.steal(consumer, self.settings.lease)
                 entry = entry or await self._next_entry(consumer, deadline - time.monotonic())
-                if entry is None:
+                if entry is None and time.monotonic() >= deadline:
                     return None
-                if claim := await self._take(consumer, *entry):
+                if entry and (claim := await self._take(consumer, *entry)):
                     return claim
         except failures.ResponseError as error:
             if "NOGROUP" not in str(error):
@@ -358,7 +358,7 @@ class JobStore(Board):
         if snapshot is None:
             raise UnknownJob(job_id)
         ended = snapshot.job.status.terminal
-        if last_id is None or not await self._reaches(job_id, last_id):
+        if last_id is None or not await self._connects(job_id, last_id, snapshot.last_event):
             yield snapshot.last_event, Event("snapshot", {})
             last_id = snapshot.last_event
         while not ended or event_order(last_id) < event_order(snapshot.last_event):
@@ -367,11 +367,12 @@ class JobStore(Board):
                 last_id, ended = event_id, ended or event.terminal
 
     @reachable
-    async def _reaches(self, job_id: str, last_id: str) -> bool:
-        """The event stream still holds all that came after `last_id`."""
+    async def _connects(self, job_id: str, last_id: str, newest: str) -> bool:
+        """`last_id` may be an event of this job, and the stream still holds all that came after it."""
         first: Any = await self.redis.xrange(self.keys.events(job_id), count=1)
         try:
-            return bool(first) and event_order(last_id) >= event_order(first[0][0].decode())
+            at = event_order(last_id)
+            return bool(first) and event_order(first[0][0].decode()) <= at <= event_order(newest)
         except ValueError:
             return False
 

@@ -60,7 +60,7 @@ def test_the_server_dies_with_a_killed_parent_and_frees_its_folder(tmp_path: Pat
 
 
 def test_one_folder_takes_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_STOP_TIMEOUT", 0.2)
+    monkeypatch.setattr(embedded, "_LOCK_TIMEOUT", 0.2)
     with EmbeddedValkey(tmp_path), pytest.raises(EmbeddedValkeyError, match="another service uses"):
         EmbeddedValkey(tmp_path).__enter__()
 

@@ -79,21 +79,21 @@ async def test_a_reader_that_comes_back_misses_nothing_and_sees_nothing_twice(st
     assert await follow(store, claim.job.id, rest[0][0]) == rest[1:]
 
 
-async def test_a_reader_can_be_cancelled_at_any_moment(store: JobStore) -> None:
+async def test_a_cancelled_reader_ends_at_whatever_moment_it_is_cancelled(store: JobStore) -> None:
     job = make_job()
     await store.submit(job)
-    for turns in range(12):
+    for turns in range(6):
         events = store.events(job.id)
         await anext(events)
         reading = asyncio.ensure_future(anext(events))
         for _ in range(turns):
             await asyncio.sleep(0)
         reading.cancel()
-        await asyncio.wait({reading}, timeout=1)
+        await asyncio.wait({reading}, timeout=5)
         assert reading.cancelled(), turns
 
 
-@pytest.mark.parametrize("last_id", ["", "x", "-", "1-", "٣-1", "99999999999999999999999-0", "-1-0"])
+@pytest.mark.parametrize("last_id", ["", "x", "-", "1-", "٣-1", "99999999999999999999999-0", "-1-0", "9999999999999-0"])
 async def test_a_senseless_last_id_starts_anew(store: JobStore, last_id: str) -> None:
     job = await succeeded(store)
     assert [kind for _, kind in await follow(store, job.id, last_id)] == ["snapshot"]

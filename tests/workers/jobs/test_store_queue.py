@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import time
+from pathlib import Path
 
 import pytest
 
 from tests.workers.jobs.makers import claimed, log_round, make_job, make_request, make_result, succeeded
+from workers.jobs import board
+from workers.jobs.embedded import EmbeddedValkey
 from workers.jobs.errors import BadCursor, IdempotencyConflict, QueueFull, StoreUnavailable
 from workers.jobs.schemas import Status, Usage
 from workers.jobs.store import JobStore
@@ -189,6 +195,23 @@ async def test_an_absent_redis_raises_store_unavailable(store_settings: Settings
         with pytest.raises(StoreUnavailable):
             await call
     await store.aclose()
+
+
+async def test_a_silent_redis_raises_store_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "_SOCKET_TIMEOUT", 0.3)
+    with EmbeddedValkey(tmp_path) as valkey:
+        store = JobStore.from_url(valkey.url, Settings(_env_file=None))
+        await store.ping()
+        os.kill(valkey.pid, signal.SIGSTOP)
+        try:
+            start = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await store.get("x")
+            assert time.monotonic() - start < 2
+        finally:
+            os.kill(valkey.pid, signal.SIGCONT)
+        await store.submit(make_job())  # and it is used again once it answers
+        await store.aclose()
 
 
 async def test_a_finished_job_leaves_no_queue_entry(store: JobStore) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.generator import Generator
 from models.samplers import evaluations_per_step
-from models.verifiers.base import Verifier
+from models.verifiers.base import Verifier, score_pictures
 from workers.engine import Engine, Order, Sample
 from workers.jobs.schemas import Candidate, GenerateRequest, Progress, Result, Usage
 from workers.search.run import SearchRun
@@ -56,7 +56,7 @@ def search(
         verifier: what selects; its scores stand under `request.verifier.name`.
         request: as `POST /generate` takes it.
         class_index: the condition's class.
-        batch: network rows of one forward.
+        batch: network rows of one forward, and images of one call of the verifier.
         deterministic: pad every forward to `batch` rows.
 
     Raises:
@@ -70,10 +70,8 @@ def search(
         samples = sample_all(
             engine, [Order(p.recipe, class_index, sampler.method, p.steps, sampler.guidance) for p in proposals]
         )
-        stack = torch.stack([s.image for s in samples])
-        scores = verifier.score(
-            stack.permute(0, 3, 1, 2).float() / 255, torch.full((len(stack),), class_index)
-        ).tolist()
+        pictures = torch.stack([s.image for s in samples])
+        scores = score_pictures(verifier, pictures, torch.full((len(pictures),), class_index), batch=batch)
         run.tell(
             [
                 Candidate(

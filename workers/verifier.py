@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from models.catalog import load_verifier, verifier_card
+from models.verifiers.base import score_pictures
 from workers.jobs.schemas import VerifierOffer
 from workers.settings import Settings
 
@@ -37,17 +38,6 @@ class VerifierReplica:
         return VerifierOffer(name=card.name, title=card.title, needs=card.needs, models=card.models, range=(low, high))
 
     def score(self, images: np.ndarray, classes: Sequence[int]) -> list[float]:
-        """Scores of `images [N, H, W, 3]` uint8 for the asked classes, one float each; higher is better.
-
-        Batches are padded to one shape, so that a score never depends on what is scored beside it.
-        """
-        scores: list[float] = []
-        for start in range(0, len(images), self._batch):
-            part = torch.from_numpy(images[start : start + self._batch].copy()).permute(0, 3, 1, 2).float() / 255
-            wanted = torch.tensor(classes[start : start + self._batch])
-            count = len(part)
-            pad = self._batch - count
-            part = torch.cat([part, part.new_zeros(pad, *part.shape[1:])])
-            wanted = torch.cat([wanted, wanted.new_zeros(pad)])
-            scores += self._verifier.score(part, wanted)[:count].tolist()
-        return scores
+        """Scores of `images [N, H, W, 3]` uint8 for the asked classes, one float each; higher is better."""
+        pictures = torch.from_numpy(images.copy())  # Ray hands out read-only memory
+        return score_pictures(self._verifier, pictures, torch.tensor(classes), batch=self._batch)

@@ -26,6 +26,27 @@ class Verifier(Protocol):
         """
 
 
+def score_pictures(verifier: Verifier, pictures: Tensor, classes: Tensor, *, batch: int) -> list[float]:
+    """Scores of finished pictures, in batches that are all padded to one shape.
+
+    The same picture then gets the same bits for a score, whatever is scored beside it.
+
+    Args:
+        verifier: what scores.
+        pictures: `[N, H, W, 3]` uint8.
+        classes: `[N]` int64.
+        batch: images of one call of the verifier.
+    """
+    scores: list[float] = []
+    for start in range(0, len(pictures), batch):
+        part = pictures[start : start + batch].permute(0, 3, 1, 2).float() / 255
+        wanted = classes[start : start + batch]
+        pad = batch - len(part)
+        padded = torch.cat([part, part.new_zeros(pad, *part.shape[1:])])
+        scores += verifier.score(padded, torch.cat([wanted, wanted.new_zeros(pad)]))[: len(part)].tolist()
+    return scores
+
+
 def check_images(images: Tensor, size: int) -> None:
     """Raise ValueError unless `images` are `[B, 3, size, size]` float32 in [0, 1]."""
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):

@@ -12,7 +12,7 @@ import httpx
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from service.client import Client, Problem
 from workers.errors import SitsearchError
@@ -163,7 +163,8 @@ def status(
         if job_id is not None:
             out.print_json(data=client.job(job_id))
             return
-        table = Table("job", "status", "class", "search", "NFE", "best")
+        # a job's id is there to be copied: it is never cut
+        table = Table(Column("job", no_wrap=True, min_width=32), "status", "class", "search", "NFE", "best")
         for job in client.jobs():
             request, progress = job["request"], job["progress"]
             best = progress["best_score"]

@@ -1,7 +1,7 @@
 """`make demo`: one search from start to end on real parts, and a picture of what it bought.
 
-Starts the whole service on a free port, draws a first round of candidates to see what single samples look like, runs
-the search over HTTP, saves the median first candidate beside the winner with the score curve, and stops everything.
+Starts the whole service on a free port, runs the search over HTTP, saves the median candidate of the first round (what
+a single sample looks like) beside the winner with the score curve, and stops everything.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from matplotlib.image import imread
 
 from service.cli.supervisor import free_port
 from service.client import Client
+from workers.jobs.schemas import MAX_IMAGES
 
 HOST = "127.0.0.1"
 FIRST_ROUND = 16
@@ -32,13 +33,13 @@ STEPS, NFE_PER_CANDIDATE = 20, 40
 START_TIMEOUT, STOP_TIMEOUT = 200.0, 60.0
 
 
-def request(label: str, candidates: int, num_images: int, seed: int) -> dict[str, Any]:
-    """A random search over `candidates` noises of class `label`."""
+def request(label: str, candidates: int, seed: int) -> dict[str, Any]:
+    """A random search over `candidates` noises of class `label` that keeps every image."""
     return {
         "model": "glyphs",
         "condition": {"class": label},
         "budget": {"nfe": candidates * NFE_PER_CANDIDATE},
-        "num_images": num_images,
+        "num_images": candidates,
         "seed": seed,
         "verifier": "classifier",
         "search": {"algorithm": "random", "round_size": FIRST_ROUND},
@@ -46,17 +47,14 @@ def request(label: str, candidates: int, num_images: int, seed: int) -> dict[str
     }
 
 
-def run(client: Client, body: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
-    """Submit, wait, and fetch the images, best first."""
-    job = client.wait(client.submit(body))
-    if job["status"] != "succeeded":
-        raise SystemExit(f"job {job['id']} {job['status']}: {job['error']}")
-    return job, client.images(job)
+def median_of_first_round(job: dict[str, Any]) -> int:
+    """Rank of the median image of round 0: what a single sample looks like."""
+    ranks = [image["rank"] for image in job["result"]["images"] if image["candidate"]["recipe"]["round"] == 0]
+    return int(ranks[len(ranks) // 2])
 
 
-def draw(label: str, before: bytes, after: bytes, first: dict[str, Any], job: dict[str, Any], path: Path) -> None:
+def draw(label: str, before: bytes, after: bytes, median: float, job: dict[str, Any], path: Path) -> None:
     """The before/after picture with the score curve."""
-    median = first["result"]["images"][FIRST_ROUND // 2]["score"]
     best = job["result"]["images"][0]["score"]
     figure, (left, middle, right) = plt.subplots(
         1, 3, figsize=(11, 3.6), width_ratios=(1, 1, 1.7), layout="constrained"
@@ -80,7 +78,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"))
     parser.add_argument("--class", dest="label", default="Q")
-    parser.add_argument("--candidates", type=int, default=64)
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        choices=range(FIRST_ROUND, MAX_IMAGES + 1),
+        metavar=f"{FIRST_ROUND}..{MAX_IMAGES}",
+        default=48,
+    )
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -94,16 +98,19 @@ def main() -> None:
                 if service.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit("the service did not start")
                 time.sleep(0.2)
-            first, firsts = run(client, request(args.label, FIRST_ROUND, FIRST_ROUND, args.seed))
-            job, (winner,) = run(client, request(args.label, args.candidates, 1, args.seed))
+            job = client.wait(client.submit(request(args.label, args.candidates, args.seed)))
+            if job["status"] != "succeeded":
+                raise SystemExit(f"job {job['id']} {job['status']}: {job['error']}")
+            images = client.images(job)
         finally:
             service.send_signal(signal.SIGINT)
             service.wait(STOP_TIMEOUT)
-    median = first["result"]["images"][FIRST_ROUND // 2]["score"]
-    (args.out / "before.png").write_bytes(firsts[FIRST_ROUND // 2])
-    (args.out / "after.png").write_bytes(winner)
+    rank = median_of_first_round(job)
+    median = job["result"]["images"][rank]["score"]
+    (args.out / "before.png").write_bytes(images[rank])
+    (args.out / "after.png").write_bytes(images[0])
     (args.out / "job.json").write_text(json.dumps(job, indent=2) + "\n")
-    draw(args.label, firsts[FIRST_ROUND // 2], winner, first, job, args.out / "result.png")
+    draw(args.label, images[rank], images[0], median, job, args.out / "result.png")
     progress = job["progress"]
     print(
         f"{args.label!r}: the median of {FIRST_ROUND} single samples scores {median:.4f}; the best of "

@@ -1,7 +1,7 @@
 """`make demo`: one search from start to end on real parts, and a picture of what it bought.
 
-Starts the whole service on a free port, runs the search over HTTP, saves the median candidate of the first round (what
-a single sample looks like) beside the winner with the score curve, and stops everything.
+Starts the whole service on a free port, runs the search over HTTP, saves the worst and the median candidate of the
+first round (what single samples look like) beside the winner with the score curve, and stops everything.
 """
 
 from __future__ import annotations
@@ -47,24 +47,22 @@ def request(label: str, candidates: int, seed: int) -> dict[str, Any]:
     }
 
 
-def median_of_first_round(job: dict[str, Any]) -> int:
-    """Rank of the median image of round 0: what a single sample looks like."""
+def first_round(job: dict[str, Any]) -> tuple[int, int]:
+    """Ranks of the median and of the worst image of round 0: what single samples look like."""
     ranks = [image["rank"] for image in job["result"]["images"] if image["candidate"]["recipe"]["round"] == 0]
-    return int(ranks[len(ranks) // 2])
+    return int(ranks[len(ranks) // 2]), int(ranks[-1])
 
 
-def draw(label: str, before: bytes, after: bytes, median: float, job: dict[str, Any], path: Path) -> None:
-    """The before/after picture with the score curve."""
-    best = job["result"]["images"][0]["score"]
-    figure, (left, middle, right) = plt.subplots(
-        1, 3, figsize=(11, 3.6), width_ratios=(1, 1, 1.7), layout="constrained"
-    )
-    for axes, png, title in (
-        (left, before, f"median single sample\nlog p = {median:.3f}"),
-        (middle, after, f"winner of {job['result']['candidates']}\nlog p = {best:.3f}"),
-    ):
-        axes.imshow(imread(io.BytesIO(png)), interpolation="nearest")
-        axes.set_title(title)
+def draw(label: str, images: list[bytes], job: dict[str, Any], path: Path) -> None:
+    """Worst and median single sample beside the winner, with the score curve."""
+    scores = [image["score"] for image in job["result"]["images"]]
+    middle, worst = first_round(job)
+    median = scores[middle]
+    figure, (*panels, right) = plt.subplots(1, 4, figsize=(13, 3.6), width_ratios=(1, 1, 1, 1.7), layout="constrained")
+    titles = ("worst single sample", "median single sample", f"winner of {job['result']['candidates']}")
+    for axes, rank, title in zip(panels, (worst, middle, 0), titles, strict=True):
+        axes.imshow(imread(io.BytesIO(images[rank])), interpolation="nearest")
+        axes.set_title(f"{title}\nlog p = {scores[rank]:.3f}")
         axes.set_axis_off()
     curve = job["progress"]["curve"]
     right.plot([p["nfe"] for p in curve], [p["score"] for p in curve], marker="o", label="best so far")
@@ -77,7 +75,7 @@ def draw(label: str, before: bytes, after: bytes, median: float, job: dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"))
-    parser.add_argument("--class", dest="label", default="Q")
+    parser.add_argument("--class", dest="label", default="m")
     parser.add_argument(
         "--candidates",
         type=int,
@@ -105,17 +103,17 @@ def main() -> None:
         finally:
             service.send_signal(signal.SIGINT)
             service.wait(STOP_TIMEOUT)
-    rank = median_of_first_round(job)
-    median = job["result"]["images"][rank]["score"]
-    (args.out / "before.png").write_bytes(images[rank])
+    middle, worst = first_round(job)
+    median, lowest = (job["result"]["images"][rank]["score"] for rank in (middle, worst))
+    (args.out / "before.png").write_bytes(images[middle])
     (args.out / "after.png").write_bytes(images[0])
     (args.out / "job.json").write_text(json.dumps(job, indent=2) + "\n")
-    draw(args.label, images[rank], images[0], median, job, args.out / "result.png")
+    draw(args.label, images, job, args.out / "result.png")
     progress = job["progress"]
     print(
-        f"{args.label!r}: the median of {FIRST_ROUND} single samples scores {median:.4f}; the best of "
-        f"{job['result']['candidates']} scores {progress['best_score']:.4f}, for {progress['nfe_spent']} of "
-        f"{progress['nfe_budget']} NFE ({progress['forwards_spent']} forwards)"
+        f"{args.label!r}: the median of {FIRST_ROUND} single samples scores {median:.4f}, the worst {lowest:.4f}; "
+        f"the best of {job['result']['candidates']} scores {progress['best_score']:.4f}, "
+        f"for {progress['nfe_spent']} of {progress['nfe_budget']} NFE ({progress['forwards_spent']} forwards)"
     )
     print(f"picture: {args.out / 'result.png'}; the whole record: {args.out / 'job.json'}")
 

@@ -1,11 +1,11 @@
-"""Model cards and verifier cards: what can be loaded, read from the TOML files in `models/cards/`.
+"""What can be loaded, by the names of the cards: generators and verifiers.
 
-A card with a `[network]` table describes a generator, one with a `kind` a verifier.
+A card with a `[network]` table describes a generator (`models.model_card`), one with a `kind` a verifier. Where cards
+and weights lie is said in `models.card_files`.
 """
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,95 +15,56 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.errors import BadWeights, UnknownCard
-from models.generator import Generator
-from models.guidance import Channels
-from models.sit import SiT, SiTConfig
+from models.autoencoder import downsampling, load_autoencoder
+from models.card_files import CARDS, ROOT, CardFile, known_cards, read_card
+from models.checksums import check_sha256
+from models.errors import BadCard, BadWeights, UnknownCard
+from models.generator import Decoder, Generator, SiTGenerator
+from models.loading.checkpoint import is_pickle
+from models.loading.sit import load_sit
+from models.model_card import AutoencoderTable, ModelCard, SiTTable, model_card
 from models.verifiers.base import Verifier
-from models.verifiers.registry import VERIFIER_KINDS
+from models.verifiers.registry import build_verifier
 
-ROOT = Path(__file__).parent
-CARDS = ROOT / "cards"
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """A generator's card.
-
-    Attributes:
-        name: by which requests ask for it.
-        title: one line for people.
-        license: SPDX identifier of the weights' licence.
-        weights: the safetensors file.
-        network: the network's shape.
-        interpolant: `Linear`, `GVP` or `VP`.
-        prediction: what the network predicts: `velocity`, `score` or `noise`.
-        guided_channels: `all`, or `first3` as the published checkpoints were sampled.
-        classes: class names, by index.
-        template: makes a text of a class name, for verifiers that read text.
-        sampler: default method, steps and guidance scale.
-    """
-
-    name: str
-    title: str
-    license: str
-    weights: Path
-    network: SiTConfig
-    interpolant: str
-    prediction: str
-    guided_channels: Channels
-    classes: tuple[str, ...]
-    template: str
-    sampler: dict[str, Any]
+__all__ = [
+    "CARDS",
+    "ROOT",
+    "ModelCard",
+    "VerifierCard",
+    "known_cards",
+    "load_generator",
+    "load_verifier",
+    "load_weights",
+    "model_card",
+    "verifier_card",
+]
 
 
 @dataclass(frozen=True)
 class VerifierCard:
-    """A verifier's card; `options` are the arguments of its kind's class."""
+    """A verifier's card.
 
+    Attributes:
+        file: the card's file, and where its weights are.
+        name: by which requests ask for it.
+        title: one line for people.
+        kind: its class, see `models.verifiers.registry`.
+        weights: file or folder, whether or not it is there; None for a kind without.
+        models: names of the models whose images it can score; empty: of all.
+        needs: what it needs beyond the images.
+        range: the least and the greatest score.
+        options: the arguments of its kind's class.
+    """
+
+    file: CardFile
     name: str
     title: str
     kind: str
-    weights: Path
+    weights: Path | None
     models: tuple[str, ...]
     needs: tuple[str, ...]
     range: tuple[float, float]
     options: dict[str, Any]
-
-
-def _read(name: str) -> dict[str, Any]:
-    path = CARDS / f"{name}.toml"
-    known = sorted(p.stem for p in CARDS.glob("*.toml"))
-    if name not in known:
-        raise UnknownCard(f"no card named {name!r}; there are {', '.join(known)}")
-    return tomllib.loads(path.read_text())
-
-
-def model_card(name: str) -> ModelCard:
-    """The generator card `name`.
-
-    Raises:
-        UnknownCard: there is none, or it is a verifier's.
-    """
-    raw = _read(name)
-    if "network" not in raw:
-        raise UnknownCard(f"{name!r} is a verifier's card, not a model's")
-    network = dict(raw["network"])
-    network.pop("kind")
-    weights = ROOT / network.pop("weights")
-    return ModelCard(
-        name=raw["name"],
-        title=raw["title"],
-        license=raw["license"],
-        weights=weights,
-        network=SiTConfig(**network),
-        interpolant=raw["flow"]["interpolant"],
-        prediction=raw["flow"]["prediction"],
-        guided_channels=raw["flow"]["guided_channels"],
-        classes=tuple(raw["classes"]["characters"]),
-        template=raw["classes"]["template"],
-        sampler=raw["sampler"],
-    )
 
 
 def verifier_card(name: str) -> VerifierCard:
@@ -111,21 +72,28 @@ def verifier_card(name: str) -> VerifierCard:
 
     Raises:
         UnknownCard: there is none, or it is a model's.
+        BadCard: it lacks one of `title`, `models`, `needs` and `range`.
     """
-    raw = _read(name)
+    file = read_card(name)
+    raw = dict(file.table)
     if "kind" not in raw:
         raise UnknownCard(f"{name!r} is a model's card, not a verifier's")
-    low, high = raw.pop("range")
-    return VerifierCard(
-        name=raw.pop("name"),
-        title=raw.pop("title"),
-        kind=raw.pop("kind"),
-        weights=ROOT / raw.pop("weights"),
-        models=tuple(raw.pop("models")),
-        needs=tuple(raw.pop("needs")),
-        range=(low, high),
-        options=raw,
-    )
+    try:
+        weights = raw.pop("weights", None)
+        low, high = raw.pop("range")
+        return VerifierCard(
+            file=file,
+            name=raw.pop("name"),
+            title=raw.pop("title"),
+            kind=raw.pop("kind"),
+            weights=None if weights is None else file.base / Path(weights).expanduser(),
+            models=tuple(raw.pop("models")),
+            needs=tuple(raw.pop("needs")),
+            range=(low, high),
+            options=raw,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadCard(f"the card {file.path}: {error!r}") from error
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -143,22 +111,62 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def load_generator(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Generator:
     """The generator of card `name`, ready to sample.
 
+    Every file whose SHA-256 is known is checked before it is read. A checkpoint that is not safetensors is read only if
+    its SHA-256 is known: from its card, or from the download that brought it.
+
+    Args:
+        name: of a model card.
+        device: where network and decoder run.
+        dtype: the network's precision; a latent model's decoder stays in float32.
+
     Raises:
         UnknownCard: no such model card.
-        BadWeights: its weights are missing or do not fit the network.
+        BadCard: see `model_card`.
+        BadWeights: its weights are missing, refused, or do not fit; `ChecksumMismatch` among them.
+        MissingLibrary: see `load_autoencoder`.
     """
     card = model_card(name)
-    net = SiT(card.network)
-    try:
-        net.load_state_dict(load_weights(card.weights))
-    except RuntimeError as error:
-        raise BadWeights(f"{card.weights} does not fit the network of card {name!r}: {error}") from error
-    return Generator(
-        net.to(device=device, dtype=dtype).eval().requires_grad_(False),
+    network = card.table.network
+    path = card.file.locate(network.weights)
+    if isinstance(network, SiTTable):
+        _check_pickle(card.file, path, network.sha256)
+    card.file.verify()
+    if not isinstance(network, SiTTable):
+        from models.text_to_image import load_text_to_image
+
+        try:
+            return load_text_to_image(path, device=device, dtype=dtype, **network.options)
+        except ValueError as error:
+            raise error if isinstance(error, BadWeights) else BadCard(f"the card {card.file.path}: {error}") from error
+    return SiTGenerator(
+        load_sit(path, network.shape, device=device, dtype=dtype),
         interpolant=card.interpolant,
         prediction=card.prediction,
         guided_channels=card.guided_channels,
+        decoder=_decoder(card, device),
     )
+
+
+def _check_pickle(file: CardFile, path: Path, pinned: str | None) -> None:
+    """Refuse a checkpoint that would be unpickled, unless it is known to be the one that was meant."""
+    if pinned is not None:
+        check_sha256(path, pinned)
+    elif is_pickle(path) and path not in file.checksums():
+        fetch = f"fetch it with `sitsearch models pull {file.name}`, " if file.files else ""
+        raise BadWeights(
+            f"{path} is not safetensors, and is read only if its SHA-256 is known: {fetch}give `sha256` in "
+            f"{file.path}, or convert it"
+        )
+
+
+def _decoder(card: ModelCard, device: str) -> Decoder | None:
+    table = card.table.decoder
+    if not isinstance(table, AutoencoderTable):
+        return None
+    folder = card.file.locate(table.weights)
+    if (found := downsampling(folder)) != table.downsampling:
+        raise BadWeights(f"the autoencoder in {folder} has {found} pixels a cell, the card says {table.downsampling}")
+    return load_autoencoder(folder, device=device, batch=table.batch, tiling=table.tiling)
 
 
 def load_verifier(name: str, *, device: str = "cpu") -> Verifier:
@@ -166,10 +174,15 @@ def load_verifier(name: str, *, device: str = "cpu") -> Verifier:
 
     Raises:
         UnknownCard: no such verifier card.
-        BadWeights: its weights are missing or do not fit.
+        BadCard: see `verifier_card`.
+        BadWeights: its weights are missing, refused, or do not fit; `ChecksumMismatch` among them.
+        ModelError: see `build_verifier`.
     """
     card = verifier_card(name)
+    if card.weights is not None:
+        card.file.locate(str(card.weights))
+    card.file.verify()
     try:
-        return VERIFIER_KINDS[card.kind](load_weights(card.weights), device=device, **card.options)
+        return build_verifier(card.kind, card.weights, device=device, options=card.options, root=card.file.base)
     except RuntimeError as error:
         raise BadWeights(f"{card.weights} does not fit verifier card {name!r}: {error}") from error

@@ -1,8 +1,12 @@
 """The exceptions of the models.
 
 ModelError (ValueError)
-|- UnknownCard        no model or verifier card of that name
-'- BadWeights         a weights file is missing, refused, or does not fit its card
+|- UnknownCard          no model or verifier card of that name
+|- BadCard              a card is not written as cards are
+|- BadWeights           a weights file is missing, refused, or does not fit its card
+|  '- ChecksumMismatch  a file is not the one that its SHA-256 names
+|- DownloadFailed       weights could not be fetched
+'- MissingLibrary       a library that only some models need is not installed
 """
 
 from __future__ import annotations
@@ -16,5 +20,21 @@ class UnknownCard(ModelError):
     """No model or verifier card of that name."""
 
 
+class BadCard(ModelError):
+    """A card is not written as cards are."""
+
+
 class BadWeights(ModelError):
     """A weights file is missing, refused, or does not fit its card."""
+
+
+class ChecksumMismatch(BadWeights):
+    """A file is not the one that its SHA-256 names."""
+
+
+class DownloadFailed(ModelError):
+    """Weights could not be fetched; what arrived is kept, and the next try goes on from there."""
+
+
+class MissingLibrary(ModelError):
+    """A library that only some models need is not installed."""

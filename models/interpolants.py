@@ -93,6 +93,14 @@ class Interpolant(ABC):
         variance = self.sigma(to).square() - (ratio * self.sigma(t)).square()
         return ratio * x + variance.clamp(min=0).sqrt() * noise
 
+    @abstractmethod
+    def time_at(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The time at which alpha(t) / sigma(t) is this ratio (the nearest end, where no time has it).
+
+        Args:
+            alpha, sigma: coefficients of another path, at least 0 and not both 0.
+        """
+
     # --- the forward SDE -----------------------------------------------------------------------------------------
 
     def drift(self, x: Tensor, t: Tensor) -> Tensor:
@@ -186,6 +194,9 @@ class Linear(Interpolant):
     def d_sigma(self, t: Tensor) -> Tensor:
         return -torch.ones_like(t)
 
+    def time_at(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return alpha / (alpha + sigma)
+
     def _noise_from_velocity(self, velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:
         return x - t * velocity
 
@@ -210,6 +221,9 @@ class GVP(Interpolant):
 
     def d_sigma(self, t: Tensor) -> Tensor:
         return -math.pi / 2 * torch.sin(t * math.pi / 2)
+
+    def time_at(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return torch.atan2(alpha, sigma) * (2 / math.pi)
 
     def _noise_from_velocity(self, velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:
         return self.sigma(t) * x - self.alpha(t) * velocity * (2 / math.pi)
@@ -251,6 +265,14 @@ class VP(Interpolant):
 
     def d_sigma(self, t: Tensor) -> Tensor:
         return -self.alpha(t).square() * self.d_log_alpha(t) / self.sigma(t).clamp(min=FLOOR)
+
+    def time_at(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        # With u = 1 - t: u^2 (beta_max - beta_min) / 4 + u beta_min / 2 = -log alpha, alpha normalised. The root is
+        # written with the radical below, which also stands for beta_max = beta_min and loses nothing near u = 0.
+        level = torch.log(torch.hypot(alpha, sigma) / alpha.clamp(min=1e-30))
+        slope = 0.5 * self.beta_min
+        u = 2 * level / (slope + torch.sqrt(slope**2 + (self.beta_max - self.beta_min) * level))
+        return 1 - u.clamp(0, 1)
 
     def d_log_alpha(self, t: Tensor) -> Tensor:
         """beta(t) / 2."""

@@ -8,6 +8,7 @@ nothing to collide, whatever their shapes.
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 
 import numpy as np
@@ -22,6 +23,11 @@ class Purpose(IntEnum):
 
     START = 0
     STEP = 1
+    NEIGHBOR = 2
+    BLEND = 3
+    NUDGE = 4
+    RENOISE = 5
+    PERTURB = 6
 
 
 def draw(purpose: Purpose, seed: int, round: int, index: int, step: int, shape: tuple[int, ...]) -> Tensor:
@@ -55,3 +61,44 @@ def step_noise(seed: int, round: int, index: int, step: int, shape: tuple[int, .
         ValueError: a number is not in [0, 2^64).
     """
     return draw(Purpose.STEP, seed, round, index, step, shape)
+
+
+def neighbor(x: Tensor, cosine: float, seed: int, round: int, index: int) -> Tensor:
+    """A neighbour of the start noise `x`, on the sphere of its norm: `|x| (c u + sqrt(1 - c^2) w)`.
+
+    u = x/|x|, w a random unit vector orthogonal to it; the distance is `|x| sqrt(2 - 2c)` (zero-order search).
+
+    Args:
+        x: any shape, not all 0.
+        cosine: c in [-1, 1].
+    """
+    wide = x.double()
+    norm = wide.norm()
+    unit = wide / norm
+    direction = draw(Purpose.NEIGHBOR, seed, round, index, 0, tuple(x.shape)).double()
+    direction -= (direction * unit).sum() * unit
+    direction /= direction.norm()
+    return (norm * (cosine * unit + math.sqrt(1 - cosine**2) * direction)).to(x.dtype)
+
+
+def blend(x: Tensor, strength: float, seed: int, round: int, index: int) -> Tensor:
+    """`sqrt(1 - s^2) x + s eps`: N(0, I) again when `x` is (EvoSearch's mutation of start noises)."""
+    return math.sqrt(1 - strength**2) * x + strength * draw(Purpose.BLEND, seed, round, index, 0, tuple(x.shape))
+
+
+def nudge(shape: tuple[int, ...], radius: float, seed: int, round: int, index: int) -> Tensor:
+    """`U(0, radius) sqrt(d) u`, u a random unit vector of d dimensions (epsilon-greedy search)."""
+    numbers = draw(Purpose.NUDGE, seed, round, index, 0, (math.prod(shape) + 1,))
+    uniform = 0.5 * (1 + math.erf(float(numbers[0]) / math.sqrt(2)))
+    direction = numbers[1:].reshape(shape)
+    return radius * uniform * math.sqrt(direction.numel()) * direction / direction.norm()
+
+
+def renoise_noise(seed: int, round: int, index: int, shape: tuple[int, ...]) -> Tensor:
+    """N(0, 1), with which a state is carried to an earlier time."""
+    return draw(Purpose.RENOISE, seed, round, index, 0, shape)
+
+
+def perturb_noise(seed: int, round: int, index: int, shape: tuple[int, ...]) -> Tensor:
+    """N(0, 1), by which a state is moved at its own time."""
+    return draw(Purpose.PERTURB, seed, round, index, 0, shape)

@@ -54,6 +54,10 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self._json("POST", "/generate", json=dict(request), headers=headers)
 
+    def plan(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """`POST /generate?dry_run=true`: how the budget would be spent; nothing is submitted."""
+        return self._json("POST", "/generate", params={"dry_run": "true"}, json=dict(request))
+
     def job(self, job_id: str) -> dict[str, Any]:
         """The job as it stands."""
         return self._json("GET", f"/jobs/{job_id}")
@@ -87,6 +91,10 @@ class Client:
     def cancel(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Cancel a job; one that has ended stays as it is."""
         return self._json("POST", job["links"]["cancel"])
+
+    def extend(self, job: Mapping[str, Any], nfe: int) -> dict[str, Any]:
+        """Raise the budget of a job that has succeeded to `nfe` in all; it goes on."""
+        return self._json("POST", job["links"]["extend"], json={"nfe": nfe})
 
     def offer(self, what: str) -> list[dict[str, Any]]:
         """What the service offers: `models`, `verifiers` or `algorithms`."""

@@ -12,20 +12,21 @@ import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from ray.exceptions import RayActorError, RayError
 from ray.serve.handle import DeploymentHandle
 
-from workers.engine import Order
+from models.condition import Condition
 from workers.images import encode_png
 from workers.jobs.errors import JobCanceled, LeaseLost, StoreUnavailable
-from workers.jobs.schemas import AlgorithmOffer, Candidate, Job, JobError, Offer, Result, Status, Usage
+from workers.jobs.schemas import Candidate, Job, JobError, ModelOffer, Offer, Result, SamplerOffer, Status, Usage
 from workers.jobs.store import Claim, JobStore
-from workers.search import ALGORITHMS
+from workers.local import orders_of
+from workers.sampler import Samples
 from workers.search.base import Proposal
-from workers.search.plan import trajectory_cost
+from workers.search.registry import algorithm_offers
 from workers.search.run import SearchRun
 from workers.settings import Settings
 
@@ -35,6 +36,8 @@ ATTEMPTS = 5
 #: A job that was claimed more often than this has ended its coordinators, and ends itself.
 MAX_CLAIMS = 10
 RENEWALS_PER_LEASE = 3
+
+T = TypeVar("T")
 
 
 class Coordinator:
@@ -89,15 +92,7 @@ class Coordinator:
         self.offer = Offer(
             models=tuple([await handle.describe.remote() for handle in self.samplers.values()]),
             verifiers=tuple([await handle.describe.remote() for handle in self.verifiers.values()]),
-            algorithms=tuple(
-                AlgorithmOffer(
-                    name=search.name,
-                    title=search.title,
-                    reference=search.reference,
-                    options_schema=search.Options.model_json_schema(),
-                )
-                for search in ALGORITHMS.values()
-            ),
+            algorithms=algorithm_offers(),
             deterministic=self.settings.deterministic,
         )
         await self.store.publish_offer(self.offer)
@@ -160,20 +155,20 @@ class Coordinator:
 
     async def _search(self, claim: Claim) -> tuple[Result, Usage]:
         job = claim.job
-        run = SearchRun(job.request, self._evaluations_per_step(job))
-        run.replay(await self.store.rounds(job.id))
-        wasted = _Wasted(job.usage)
+        run = SearchRun(job.request, self._method(job))
+        run.replay(await self.store.rounds(job.id), job.extensions)
+        wasted = _Wasted(job)
         retaken = claim.taken_over
         deadline = None
         if job.request.budget.seconds is not None:
             deadline = (job.started_at or time.time()) + job.request.budget.seconds
         while proposals := run.ask(out_of_time=deadline is not None and time.time() >= deadline):
             if retaken:  # the round that the lost coordinator had under way is evaluated again
-                wasted.add(job, proposals, self._evaluations_per_step(job))
+                wasted.add_all(proposals)
                 retaken = False
             candidates, images = await self._evaluate(job, proposals, run.phase, wasted)
             done = run.tell(candidates)
-            keep = [candidate.id for candidate in run.best]
+            keep = [candidate.id for candidate in run.kept]
             fresh = {c.id: encode_png(image, c) for c, image in zip(candidates, images, strict=True) if c.id in keep}
             await self.store.append_round(
                 claim, done, progress=run.progress, usage=wasted.added_to(run.usage), images=fresh, keep=keep
@@ -190,57 +185,76 @@ class Coordinator:
     async def _evaluate(
         self, job: Job, proposals: Sequence[Proposal], phase: Any, wasted: _Wasted
     ) -> tuple[list[Candidate], np.ndarray]:
-        """Sample and score proposals; again when a replica dies under them, since a recipe gives the same image."""
+        """Sample and score proposals."""
+        name, condition = job.request.verifier.name, self._condition(job)
+        samples = await self._persist(job, lambda: self._sample(job, proposals), lambda: wasted.add_all(proposals))
+        wasted.add(samples.nfe_again, samples.forwards_again)
+        conditions = [condition] * len(proposals)
+        (scores,) = await self._persist(
+            job, lambda: _all([self.verifiers[name].score.remote(samples.images, conditions)]), lambda: None
+        )
+        candidates = [
+            Candidate(id=p.id, recipe=p.recipe, nfe=n, forwards=f, scores={name: score}, phase=phase)
+            for p, n, f, score in zip(proposals, samples.nfe, samples.forwards, scores, strict=True)
+        ]
+        return candidates, samples.images
+
+    async def _persist(self, job: Job, call: Callable[[], Awaitable[T]], lost: Callable[[], None]) -> T:
+        """Call again when a replica dies under it, since a recipe gives the same image and an image the same score."""
         for attempt in range(ATTEMPTS):
             try:
-                return await self._evaluate_once(job, proposals, phase)
+                return await call()
             except RayActorError as error:
                 if attempt == ATTEMPTS - 1:
                     raise
                 log.warning("a replica died under job %s: %s", job.id, error)
-                wasted.add(job, proposals, self._evaluations_per_step(job))
+                lost()
                 await asyncio.sleep(2**attempt / 4)
         raise AssertionError("unreachable")
 
-    async def _evaluate_once(
-        self, job: Job, proposals: Sequence[Proposal], phase: Any
-    ) -> tuple[list[Candidate], np.ndarray]:
-        request = job.request
-        class_index = job.class_index or 0
-        orders = [
-            Order(p.recipe, class_index, request.sampler.method, p.steps, request.sampler.guidance) for p in proposals
-        ]
+    async def _sample(self, job: Job, proposals: Sequence[Proposal]) -> Samples:
+        """The proposals' images, made by all replicas of the job's model together."""
+        orders = orders_of(proposals, job.request.sampler, self._condition(job))
         share = max(1, -(-len(orders) // self.settings.sampler_replicas))
-        sampler = self.samplers[request.model]
+        sampler = self.samplers[job.request.model]
         parts = await _all([sampler.sample.remote(job.id, orders[i : i + share]) for i in range(0, len(orders), share)])
-        images = np.concatenate([part[0] for part in parts])
-        nfe = [count for part in parts for count in part[1]]
-        forwards = [count for part in parts for count in part[2]]
-        name = request.verifier.name
-        (scores,) = await _all([self.verifiers[name].score.remote(images, [class_index] * len(images))])
-        candidates = [
-            Candidate(id=p.id, recipe=p.recipe, steps=p.steps, nfe=n, forwards=f, scores={name: score}, phase=phase)
-            for p, n, f, score in zip(proposals, nfe, forwards, scores, strict=True)
-        ]
-        return candidates, images
+        return Samples(
+            images=np.concatenate([part.images for part in parts]),
+            nfe=[count for part in parts for count in part.nfe],
+            forwards=[count for part in parts for count in part.forwards],
+            nfe_again=sum(part.nfe_again for part in parts),
+            forwards_again=sum(part.forwards_again for part in parts),
+        )
 
-    def _evaluations_per_step(self, job: Job) -> int:
+    def _model(self, job: Job) -> ModelOffer:
         assert self.offer is not None
-        model = next(m for m in self.offer.models if m.name == job.request.model)
-        return next(s.evaluations_per_step for s in model.samplers if s.name == job.request.sampler.method)
+        return next(m for m in self.offer.models if m.name == job.request.model)
+
+    def _method(self, job: Job) -> SamplerOffer:
+        return next(s for s in self._model(job).samplers if s.name == job.request.sampler.method)
+
+    def _condition(self, job: Job) -> Condition:
+        """What the job asks for; a class has the text that the model's card makes of its name."""
+        prompt, model = job.request.condition.prompt, self._model(job)
+        if prompt is None and job.class_index is not None and model.template is not None:
+            prompt = model.template.format(model.classes[job.class_index])
+        return Condition(class_index=job.class_index, prompt=prompt)
 
 
 class _Wasted:
     """What was evaluated again after faults: an upper bound, as a dead replica cannot say how far it came."""
 
-    def __init__(self, before: Usage) -> None:
-        self.nfe, self.forwards = before.nfe_wasted, before.forwards_wasted
+    def __init__(self, job: Job) -> None:
+        self.nfe, self.forwards = job.usage.nfe_wasted, job.usage.forwards_wasted
+        self._rows = job.request.sampler.rows
 
-    def add(self, job: Job, proposals: Sequence[Proposal], evaluations_per_step: int) -> None:
-        for proposal in proposals:
-            cost = trajectory_cost(proposal.steps, evaluations_per_step, job.request.sampler.guidance)
-            self.nfe += cost.nfe
-            self.forwards += cost.forwards
+    def add(self, nfe: int, forwards: int) -> None:
+        self.nfe += nfe
+        self.forwards += forwards
+
+    def add_all(self, proposals: Sequence[Proposal]) -> None:
+        nfe = sum(proposal.nfe for proposal in proposals)
+        self.add(nfe, nfe * self._rows)
 
     def added_to(self, usage: Usage) -> Usage:
         return usage.model_copy(update={"nfe_wasted": self.nfe, "forwards_wasted": self.forwards})

@@ -2,7 +2,8 @@
 
 SitsearchError
 |- SearchError        a search was used against its protocol
-|- BudgetTooSmall     a budget buys less than one candidate
+|- BudgetTooSmall     a budget buys less than the request needs
+|- Unsuitable         parts of a request do not go together
 '- UnknownName        a model, verifier, algorithm or class that is not there
 """
 
@@ -31,6 +32,19 @@ class BudgetTooSmall(SitsearchError):
     def __init__(self, unit: str, given: int, least: int) -> None:
         super().__init__(f"budget.{unit} is {given}; this request needs at least {least}")
         self.unit, self.given, self.least = unit, given, least
+
+
+class Unsuitable(SitsearchError):
+    """Parts of a request do not go together.
+
+    Attributes:
+        field: the field at fault, dotted.
+        message: what is wrong and what is allowed.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field, self.message = field, message
 
 
 class UnknownName(SitsearchError):

@@ -18,10 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from models.catalog import ROOT, load_generator, load_verifier, model_card
+from models.condition import Condition
 from models.verifiers.classifier import GlyphClassifier
-from workers.engine import Engine, Order
-from workers.jobs.schemas import Recipe
+from workers.engine import Engine
+from workers.jobs.recipe import Integrate, Recipe
+from workers.jobs.schemas import SamplerChoice
 from workers.local import sample_all
+from workers.trajectory import Order
 
 STEPS, GUIDANCE = 25, 1.5
 SHEET_COLUMNS = 8
@@ -51,10 +54,12 @@ def main() -> None:
     classifier = load_verifier("classifier")
     assert isinstance(classifier, GlyphClassifier)
     engine = Engine(load_generator("glyphs", dtype=getattr(torch, args.dtype)), batch=args.batch, deterministic=False)
+    sampler = SamplerChoice(method="heun", steps=STEPS, guidance=GUIDANCE)
     images, logs = [], []
     for label in range(len(card.classes)):
-        recipes = [Recipe(seed=label, round=0, index=i) for i in range(args.candidates)]
-        samples = sample_all(engine, [Order(recipe, label, "heun", STEPS, GUIDANCE) for recipe in recipes])
+        whole = Integrate(to=1.0, steps=STEPS)
+        recipes = [Recipe(seed=label, round=0, index=i).then(whole) for i in range(args.candidates)]
+        samples = sample_all(engine, [Order(recipe, Condition(label), sampler) for recipe in recipes])
         images.append(torch.stack([s.image for s in samples]))
         logs.append(classifier.log_probabilities(images[-1].permute(0, 3, 1, 2).float() / 255))
     log_probs = torch.stack(logs)  # [classes, candidates, classes]

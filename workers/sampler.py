@@ -7,21 +7,37 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from models.catalog import load_generator, model_card
-from models.samplers import SAMPLERS, evaluations_per_step
-from workers.engine import Done, Engine, Order
-from workers.jobs.schemas import ModelOffer, SamplerChoice, SamplerOffer
+from workers.engine import Done, Engine
+from workers.jobs.schemas import ModelOffer, SamplerChoice
+from workers.offers import METHODS
 from workers.settings import Settings
+from workers.trajectory import Order
 
 log = logging.getLogger(__name__)
 
-#: Methods whose cost is known in advance and that want no noise between steps.
-OFFERED_METHODS = tuple(name for name, method in SAMPLERS.items() if not (method.stochastic or method.adaptive))
+
+@dataclass(frozen=True)
+class Samples:
+    """What a call of `SamplerReplica.sample` made, in the order of its orders.
+
+    Attributes:
+        images: `[N, H, W, 3]` uint8.
+        nfe, forwards: what each took.
+        nfe_again, forwards_again: spent on all of them besides, on states that were no longer at hand.
+    """
+
+    images: np.ndarray
+    nfe: list[int]
+    forwards: list[int]
+    nfe_again: int
+    forwards_again: int
 
 
 class SamplerReplica:
@@ -42,7 +58,13 @@ class SamplerReplica:
         self._parameters = generator.parameters
         if config.compile:
             generator.compile()
-        self._engine = Engine(generator, batch=config.batch, deterministic=config.deterministic)
+        self._engine = Engine(
+            generator,
+            batch=config.batch,
+            deterministic=config.deterministic,
+            latent_bytes=config.latent_mb * 2**20,
+        )
+        self._rows_per_second = self._engine.measure()
         self._inbox: list[Callable[[], None]] = []
         self._wake = threading.Condition()
         self._waiting: dict[int, Callable[[Done], None]] = {}
@@ -59,11 +81,11 @@ class SamplerReplica:
             image_size=card.network.input_size,
             parameters=self._parameters,
             macs_per_forward=card.network.macs,
-            samplers=tuple(
-                SamplerOffer(name=name, evaluations_per_step=evaluations_per_step(name)) for name in OFFERED_METHODS
-            ),
+            samplers=tuple(METHODS.values()),
             default_sampler=SamplerChoice(**card.sampler),
             license=card.license,
+            template=card.template,
+            forwards_per_second=round(self._rows_per_second, 1),
         )
 
     def check_health(self) -> None:
@@ -71,8 +93,8 @@ class SamplerReplica:
         if not self._thread.is_alive():
             raise RuntimeError("the engine thread has died")
 
-    async def sample(self, job: str, orders: Sequence[Order]) -> tuple[np.ndarray, list[int], list[int]]:
-        """Sample `orders`; images `[N, H, W, 3]` uint8, and the NFE and forwards that each really took.
+    async def sample(self, job: str, orders: Sequence[Order]) -> Samples:
+        """Make `orders`.
 
         Cancelling the call drops what is not sampled yet.
 
@@ -105,8 +127,13 @@ class SamplerReplica:
         except asyncio.CancelledError:
             self._post(cancel)
             raise
-        images = np.stack([sample.image.numpy() for sample in done.samples])
-        return images, [s.nfe for s in done.samples], [s.forwards for s in done.samples]
+        return Samples(
+            images=np.stack([sample.image.numpy() for sample in done.samples]),
+            nfe=[sample.nfe for sample in done.samples],
+            forwards=[sample.forwards for sample in done.samples],
+            nfe_again=sum(sample.nfe_again for sample in done.samples),
+            forwards_again=sum(sample.forwards_again for sample in done.samples),
+        )
 
     def _post(self, action: Callable[[], None]) -> None:
         """Have the engine's thread do something before its next step."""

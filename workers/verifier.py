@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from models.catalog import load_verifier, verifier_card
+from models.condition import Condition
 from models.verifiers.base import score_pictures
 from workers.jobs.schemas import VerifierOffer
 from workers.settings import Settings
@@ -37,7 +38,7 @@ class VerifierReplica:
         low, high = (bound if math.isfinite(bound) else None for bound in card.range)
         return VerifierOffer(name=card.name, title=card.title, needs=card.needs, models=card.models, range=(low, high))
 
-    def score(self, images: np.ndarray, classes: Sequence[int]) -> list[float]:
-        """Scores of `images [N, H, W, 3]` uint8 for the asked classes, one float each; higher is better."""
+    def score(self, images: np.ndarray, conditions: Sequence[Condition]) -> list[float]:
+        """Scores of `images [N, H, W, 3]` uint8 for what was asked, one float each; higher is better."""
         pictures = torch.from_numpy(images.copy())  # Ray hands out read-only memory
-        return score_pictures(self._verifier, pictures, torch.tensor(classes), batch=self._batch)
+        return score_pictures(self._verifier, pictures, conditions, batch=self._batch)

@@ -190,16 +190,16 @@ class Spec:
 def time_grid(t0: float, t1: float, steps: int, shift: float, dtype: torch.dtype) -> Tensor:
     """`[steps + 1]` times from t0 to t1 on the CPU.
 
-    With u the distance still to go, as a fraction of t1 - t0, a shift s maps u to s u / (1 + (s - 1) u): the
-    resolution-dependent shift of SD3 and Flux (Esser et al. 2024, arXiv 2403.03206, equation 23) when [t0, t1] is
-    [0, 1]; both ends stay.
+    A shift s maps the noise level u = 1 - t of a uniform grid to s u / (1 + (s - 1) u): the resolution-dependent shift
+    of SD3 and Flux (Esser et al. 2024, arXiv 2403.03206, equation 23). The grid is the image of the uniform one between
+    the places where t0 and t1 come from, so that a trajectory may be cut at any of its times; both ends stay.
     """
-    grid = torch.linspace(t0, t1, steps + 1, dtype=dtype)
     if shift == 1:
-        return grid
-    left = (t1 - grid) / (t1 - t0)
-    shifted = t1 - (t1 - t0) * shift * left / (1 + (shift - 1) * left)
-    shifted[0], shifted[-1] = grid[0], grid[-1]
+        return torch.linspace(t0, t1, steps + 1, dtype=dtype)
+    ends = [(1 - t) / (shift - (shift - 1) * (1 - t)) for t in (t0, t1)]
+    level = torch.linspace(ends[0], ends[1], steps + 1, dtype=torch.float64)
+    shifted = (1 - shift * level / (1 + (shift - 1) * level)).to(dtype)
+    shifted[0], shifted[-1] = t0, t1
     return shifted
 
 

@@ -42,7 +42,12 @@ SAMPLERS: dict[str, Method] = {
 }
 
 
-def _method(name: str) -> Method:
+def method_named(name: str) -> Method:
+    """The sampling method of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
     if name not in SAMPLERS:
         raise ValueError(f"no sampler named {name!r}; there are {', '.join(SAMPLERS)}")
     return SAMPLERS[name]
@@ -54,7 +59,7 @@ def evaluations_per_step(method: str) -> int:
     Raises:
         ValueError: no such method.
     """
-    return _method(method).evaluations_per_step
+    return method_named(method).evaluations_per_step
 
 
 def make_sampler(
@@ -76,4 +81,4 @@ def make_sampler(
         ValueError: no such method, or a value is out of its range.
         TypeError: `Spec` has no field of an option's name.
     """
-    return _method(method).build(Spec.of(steps=steps, interpolant=interpolant, prediction=prediction, **options))
+    return method_named(method).build(Spec.of(steps=steps, interpolant=interpolant, prediction=prediction, **options))

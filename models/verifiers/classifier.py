@@ -1,39 +1,61 @@
-"""Log-probability of the asked class under a classifier: the paper's "Oracle IS" and logit verifiers, in log space."""
+"""The bundled classifier: log-probability, probability, logit or margin of the asked character."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from models.verifiers.base import check_classes, check_images
+from models.condition import Condition
+from models.verifiers.base import Need, Verifier, Weights, check_images, class_indices
+from models.verifiers.class_score import RANGES, ClassMode, class_score
 from models.verifiers.glyph_net import GlyphNet
+from models.verifiers.weights import read_state
 
 
-class GlyphClassifier:
-    """The bundled classifier of 62 characters.
+class GlyphClassifier(Verifier):
+    """Score of the asked character under a convolutional classifier.
 
     Args:
-        weights: state dict of a `GlyphNet`.
+        weights: state dict of a `GlyphNet`, or its file.
         device: where it runs.
         width: channels of its first stage.
+        mode: which score of the class; see `ClassMode`.
+
+    Raises:
+        BadWeights: the file cannot be read.
     """
 
     image_size = 32
+    needs: frozenset[Need] = frozenset({"class"})
 
-    def __init__(self, weights: Mapping[str, Tensor], *, device: str = "cpu", width: int = 48) -> None:
-        self.num_classes = len(weights["head.bias"])
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        device: str = "cpu",
+        width: Annotated[int, Field(ge=1)] = 48,
+        mode: ClassMode = "log_probability",
+    ) -> None:
+        state = read_state(weights)
+        self.num_classes = len(state["head.bias"])
         self.net = GlyphNet(self.num_classes, width)
-        self.net.load_state_dict(weights)
+        self.net.load_state_dict(state)
         self.net.to(device).eval().requires_grad_(False)
-        self.device = device
+        self.device, self.mode, self.range = device, mode, RANGES[mode]
 
     @torch.inference_mode()
+    def logits(self, images: Tensor) -> Tensor:
+        """`[B, 3, 32, 32]` in [0, 1] to logits `[B, num_classes]`."""
+        check_images(images, self.image_size)
+        return self.net(images.to(self.device)).cpu()
+
     def log_probabilities(self, images: Tensor) -> Tensor:
         """`[B, 3, 32, 32]` in [0, 1] to log-probabilities `[B, num_classes]`."""
-        check_images(images, self.image_size)
-        return self.net(images.to(self.device)).log_softmax(dim=1).cpu()
+        return self.logits(images).log_softmax(dim=1)
 
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
@@ -41,7 +63,7 @@ class GlyphClassifier:
         check_images(images, self.image_size)
         return self.net.features(images.to(self.device)).cpu()
 
-    def score(self, images: Tensor, classes: Tensor) -> Tensor:
-        """log p(class | image), at most 0; see `Verifier.score`."""
-        check_classes(classes, len(images), self.num_classes)
-        return self.log_probabilities(images).gather(1, classes[:, None]).squeeze(1)
+    def score(self, images: Tensor, conditions: Sequence[Condition], *, previews: Tensor | None = None) -> Tensor:
+        """The asked class's score in this verifier's mode; see `Verifier.score`."""
+        logits = self.logits(images)
+        return class_score(logits, class_indices(conditions, len(images), self.num_classes), self.mode)

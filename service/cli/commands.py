@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from service.cli.searching import LOCAL, Url, err, follow, generate, out, plan
 from service.client import Client, Problem
 from workers.errors import SitsearchError
 from workers.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spend inference-time compute on better images.")
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
-
-Url = Annotated[str, typer.Option("--url", envvar="SITSEARCH_URL", help="address of the service")]
-LOCAL = "http://127.0.0.1:8000"
+for name, command in (("generate", generate), ("search", generate), ("plan", plan)):
+    app.command(name)(command)
 
 
 def main() -> None:
@@ -58,101 +54,6 @@ def serve(
         raise SystemExit(1) from None
 
 
-def _option(text: str) -> tuple[str, Any]:
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise typer.BadParameter(f"{text!r} is not NAME=VALUE")
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value
-
-
-@app.command()
-def generate(
-    class_: Annotated[str, typer.Option("--class", help="what to draw: a class name or index")],
-    nfe: Annotated[int | None, typer.Option(help="budget in function evaluations [default: 2000]")] = None,
-    forwards: Annotated[int | None, typer.Option(help="budget in network rows")] = None,
-    model: Annotated[str, typer.Option(help="model to search over")] = "glyphs",
-    verifier: Annotated[str, typer.Option(help="verifier that selects")] = "classifier",
-    search: Annotated[str, typer.Option(help="search algorithm")] = "random",
-    option: Annotated[list[str] | None, typer.Option(help="an option of the algorithm, NAME=VALUE")] = None,
-    method: Annotated[str, typer.Option(help="sampling method")] = "heun",
-    steps: Annotated[int, typer.Option(help="sampling steps of a candidate")] = 20,
-    final_steps: Annotated[int | None, typer.Option(help="sampling steps of the winner's re-generation")] = None,
-    guidance: Annotated[float, typer.Option(help="guidance scale; 1 is unguided")] = 1.5,
-    num_images: Annotated[int, typer.Option(help="how many of the best to keep")] = 1,
-    seed: Annotated[int, typer.Option(help="seed of every random draw")] = 0,
-    save: Annotated[Path, typer.Option("--out", help="folder for PNG and JSON")] = Path("."),
-    url: Url = LOCAL,
-) -> None:
-    """Search for the best image that the budget buys; saves `<job>-<rank>.png` and `<job>.json`."""
-    budget = {"nfe": nfe if nfe or forwards else 2000, "forwards": forwards}
-    sampler = {"method": method, "steps": steps, "guidance": guidance, "final_steps": final_steps}
-    request = {
-        "model": model,
-        "condition": {"class": class_},
-        "num_images": num_images,
-        "seed": seed,
-        "budget": {key: value for key, value in budget.items() if value is not None},
-        "verifier": verifier,
-        "search": {"algorithm": search} | dict(_option(text) for text in option or ()),
-        "sampler": {key: value for key, value in sampler.items() if value is not None},
-    }
-    with Client(url) as client:
-        job = client.submit(request)
-        job = _watch(client, job)
-        save.mkdir(parents=True, exist_ok=True)
-        (save / f"{job['id']}.json").write_text(json.dumps(job, indent=2) + "\n")
-        if job["status"] != "succeeded":
-            detail = (job.get("error") or {}).get("detail", "")
-            err.print(f"job {job['id']} {job['status']} {detail}", style="red", markup=False)
-            raise SystemExit(1)
-        for rank, (image, png) in enumerate(zip(job["result"]["images"], client.images(job), strict=True)):
-            path = save / f"{job['id']}-{rank}.png"
-            path.write_bytes(png)
-            out.print(f"{path}  score {image['score']:.4f}", soft_wrap=True)
-        progress = job["progress"]
-        out.print(
-            f"{job['result']['candidates']} candidates, {progress['nfe_spent']} NFE, "
-            f"{progress['forwards_spent']} forwards; {save / job['id']}.json has the whole record",
-            soft_wrap=True,
-        )
-
-
-def _watch(client: Client, job: dict[str, Any]) -> dict[str, Any]:
-    """Wait for the job's end with a bar of the budget spent and the best score so far."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
-        TextColumn("best {task.fields[best]}"),
-        TimeElapsedColumn(),
-    )
-    unit = "nfe" if job["progress"]["nfe_budget"] else "forwards"
-    with Progress(*columns, console=err) as bar:
-        task = bar.add_task(
-            job["status"],
-            total=job["progress"][f"{unit}_budget"],
-            unit=unit.upper() if unit == "nfe" else unit,
-            best="-",
-        )
-
-        def show(current: dict[str, Any]) -> None:
-            progress = current["progress"]
-            best = progress["best_score"]
-            position = current.get("queue_position")
-            queued = current["status"] == "queued" and position is not None
-            bar.update(
-                task,
-                completed=progress[f"{unit}_spent"],
-                description=f"queued ({position} ahead)" if queued else current["status"],
-                best="-" if best is None else f"{best:.4f}",
-            )
-
-        return client.wait(job, watch=show)
-
-
 @app.command()
 def status(
     job_id: Annotated[str | None, typer.Argument(help="a job; without one, the newest are listed")] = None,
@@ -185,6 +86,18 @@ def cancel(job_id: Annotated[str, typer.Argument(help="the job")], url: Url = LO
     with Client(url) as client:
         job = client.cancel(client.job(job_id))
         out.print(f"{job['id']} {job['status']}")
+
+
+@app.command()
+def extend(
+    job_id: Annotated[str, typer.Argument(help="a job that has succeeded")],
+    nfe: Annotated[int, typer.Option(help="its new budget in function evaluations, in all")],
+    save: Annotated[Path, typer.Option("--out", help="folder for PNG and JSON")] = Path("."),
+    url: Url = LOCAL,
+) -> None:
+    """Let a finished search go on from its state with a larger budget; saves as `generate` does."""
+    with Client(url) as client:
+        follow(client, client.extend(client.job(job_id), nfe), save)
 
 
 @app.command()

@@ -11,9 +11,11 @@ from types import FrameType
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from service.gateway import problems
 from service.gateway.metrics import HttpMetrics, MetricsMiddleware
+from service.gateway.planning import ExtendRequest
 from service.gateway.routes import Context, router
 from workers.jobs.schemas import GenerateRequest
 from workers.jobs.store import JobStore
@@ -95,6 +97,11 @@ def _on_stop_signal(action: Callable[[], Any]) -> Iterator[None]:
 
 
 _REF = "#/components/schemas/{model}"
+_BODIES: dict[str, type[BaseModel]] = {
+    "GenerateBody": GenerateRequest,
+    "ExtendBody": ExtendRequest,
+    "ProblemBody": problems.ProblemBody,
+}
 _PROBLEM = {"$ref": _REF.format(model="ProblemBody")}
 
 
@@ -105,7 +112,7 @@ def _document_body(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         schema = generated()
         known = schema["components"]["schemas"]
-        for name, model in (("GenerateBody", GenerateRequest), ("ProblemBody", problems.ProblemBody)):
+        for name, model in _BODIES.items():
             described = model.model_json_schema(ref_template=_REF)
             for part, definition in described.pop("$defs", {}).items():
                 known.setdefault(part, definition)

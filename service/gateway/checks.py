@@ -10,9 +10,11 @@ from jsonschema.exceptions import ValidationError
 
 from service.gateway.body import dotted
 from service.gateway.problems import FieldError, Invalid
-from workers.errors import BudgetTooSmall
+from workers.errors import BudgetTooSmall, Unsuitable
 from workers.jobs.schemas import AlgorithmOffer, GenerateRequest, ModelOffer, Offer, SamplerOffer, VerifierOffer
-from workers.search.plan import make_plan, trajectory_cost
+from workers.search import ALGORITHMS
+from workers.search.defaults import with_sampler
+from workers.search.plan import make_allowance, reserved, sampling_of
 
 _MAX_INDEX_DIGITS = 9
 Named = TypeVar("Named", ModelOffer, VerifierOffer, AlgorithmOffer, SamplerOffer)
@@ -38,10 +40,13 @@ def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[Gene
         raise _refusal("condition-unsuitable", "condition.class", f"verifier {verifier.name!r} needs a class")
     algorithm = _pick("search.algorithm", "algorithm", request.search.algorithm, offer.algorithms)
     _check_options(algorithm, request.search.options)
-    given = {name: getattr(request.sampler, name) for name in request.sampler.model_fields_set}
-    request = request.model_copy(update={"sampler": model.default_sampler.model_copy(update=given)})
+    request = with_sampler(request, model.default_sampler, model.samplers, stochastic=algorithm.stochastic)
     method = _pick("sampler.method", "sampler", request.sampler.method, model.samplers)
-    _check_budget(request, method.evaluations_per_step, max_nfe)
+    if algorithm.stochastic and not method.stochastic:
+        message = f"algorithm {algorithm.name!r} needs a stochastic method, not {method.name!r}"
+        suited = (offer.name for offer in model.samplers if offer.stochastic)
+        raise _refusal("sampler-unsuitable", "sampler.method", message, suited)
+    _check_budget(request, method, max_nfe)
     return request, class_index
 
 
@@ -100,24 +105,22 @@ def _option_error(error: ValidationError) -> FieldError:
     return FieldError(field=dotted(path), message=error.message[:300], allowed=allowed)
 
 
-def _check_budget(request: GenerateRequest, evaluations_per_step: int, max_nfe: int) -> None:
+def _check_budget(request: GenerateRequest, method: SamplerOffer, max_nfe: int) -> None:
     budget, sampler = request.budget, request.sampler
-    forwards_per_nfe = trajectory_cost(1, 1, sampler.guidance).forwards
-    for unit, value, most in (
-        ("nfe", budget.nfe, max_nfe),
-        ("forwards", budget.forwards, max_nfe * forwards_per_nfe),
-    ):
+    for unit, value, most in (("nfe", budget.nfe, max_nfe), ("forwards", budget.forwards, max_nfe * sampler.rows)):
         if value is not None and value > most:
             raise _refusal("budget-too-large", f"budget.{unit}", f"at most {most} {unit} a job here")
     try:
-        make_plan(request, evaluations_per_step)
+        sampling = sampling_of(request, method)
+        make_allowance(ALGORITHMS[request.search.algorithm], request, sampling)
+    except Unsuitable as error:
+        raise _refusal("sampler-unsuitable", error.field, error.message) from None
     except BudgetTooSmall as error:
-        cost = trajectory_cost(sampler.steps, evaluations_per_step, sampler.guidance)
+        rows = sampler.rows if error.unit == "forwards" else 1
         message = (
-            f"{request.num_images} image(s) need at least {error.least} {error.unit}: "
-            f"a candidate of {sampler.steps} {sampler.method} steps takes {getattr(cost, error.unit)}"
+            f"{request.num_images} image(s) by {request.search.algorithm!r} need at least {error.least} {error.unit}: "
+            f"a candidate of {sampler.steps} {sampler.method} steps takes {sampling.whole * rows}"
         )
         if sampler.final_steps is not None:
-            final = trajectory_cost(sampler.final_steps, evaluations_per_step, sampler.guidance)
-            message += f", its final generation {getattr(final, error.unit)}"
+            message += f", the final generation {reserved(request, sampling) * rows}"
         raise _refusal("budget-too-small", f"budget.{error.unit}", message) from None

@@ -29,8 +29,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from workers.jobs.errors import BadCursor, IdempotencyConflict, QueueFull, StoreError, StoreUnavailable, UnknownJob
-from workers.jobs.schemas import Schema
+from workers.jobs.base import Schema
+from workers.jobs.errors import (
+    BadCursor,
+    IdempotencyConflict,
+    JobChanged,
+    QueueFull,
+    StoreError,
+    StoreUnavailable,
+    UnknownJob,
+)
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +130,12 @@ class NotJson(Problem):
     status, slug, title = 415, "unsupported-media-type", "The body must be JSON"
 
 
+class Conflict(Problem):
+    """The call does not suit the state that the resource is in."""
+
+    status, slug, title = 409, "conflict", "The resource is in another state"
+
+
 class Invalid(Problem):
     """Fields at fault."""
 
@@ -172,6 +186,8 @@ def problem_of(error: Exception) -> Problem:
             return UnknownResource(str(error), slug="unknown-job")
         case IdempotencyConflict():
             return Invalid([FieldError(field="Idempotency-Key", message=str(error))], slug="idempotency-conflict")
+        case JobChanged():
+            return Conflict(str(error), slug="job-changed")
         case BadCursor():
             return Invalid([FieldError(field="cursor", message=str(error))])
         case QueueFull():

@@ -18,6 +18,7 @@ from service.gateway import sse
 from service.gateway.body import read_json, validate
 from service.gateway.checks import admit
 from service.gateway.metrics import HttpMetrics, render
+from service.gateway.planning import ExtendRequest, PlanView, extension_of, plan_view
 from service.gateway.problems import FieldError, ImageExpired, Invalid, NoWorkers, UnknownResource
 from service.gateway.views import JobsView, JobView, PageLinks, job_view, ranked
 from workers.jobs.errors import UnknownJob
@@ -116,7 +117,8 @@ Root = Annotated[str, Depends(_root)]
     "/generate",
     status_code=202,
     tags=["jobs"],
-    responses={200: {"model": JobView, "description": "The job of a repeated Idempotency-Key"}},
+    response_model=JobView | PlanView,
+    responses={200: {"model": JobView | PlanView, "description": "A repeated Idempotency-Key's job, or the plan"}},
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -130,12 +132,20 @@ async def generate(
     context: Ctx,
     root: Root,
     idempotency_key: Annotated[str | None, Header()] = None,
-) -> JobView:
-    """Submit a search. With an `Idempotency-Key`, sending it again gives the same job."""
+    dry_run: bool = False,
+) -> JobView | PlanView:
+    """Submit a search. With an `Idempotency-Key`, sending it again gives the same job.
+
+    With `dry_run=true` nothing is submitted: the answer is 200 and the plan, by which the budget would be spent.
+    """
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= _MAX_KEY:
         raise Invalid([FieldError(field="Idempotency-Key", message=f"must have 1 to {_MAX_KEY} characters")])
     asked = validate(GenerateRequest, await read_json(request, context.settings.max_body))
-    admitted, class_index = admit(asked, await context.offer(), max_nfe=context.settings.max_nfe)
+    offer = await context.offer()
+    admitted, class_index = admit(asked, offer, max_nfe=context.settings.max_nfe)
+    if dry_run:
+        response.status_code = 200
+        return await asyncio.to_thread(plan_view, admitted, offer)
     job = Job(
         id=uuid.uuid4().hex,
         request=admitted,
@@ -239,6 +249,30 @@ async def image(
 async def cancel(job_id: str, context: Ctx, root: Root) -> JobView:
     """Cancel the job; one that has ended stays as it is."""
     await context.store.cancel(job_id)
+    return job_view(await context.snapshot(job_id), root)
+
+
+@router.post(
+    "/jobs/{job_id}/extend",
+    status_code=202,
+    tags=["jobs"],
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ExtendBody"}}},
+        }
+    },
+)
+async def extend(job_id: str, request: Request, context: Ctx, root: Root) -> JobView:
+    """Raise the budget of a search that has succeeded to `nfe` in all; it goes on from its state.
+
+    The same number again changes nothing.
+    """
+    asked = validate(ExtendRequest, await read_json(request, context.settings.max_body))
+    snapshot = await context.snapshot(job_id)
+    extension = extension_of(snapshot.job, asked.nfe, await context.offer(), max_nfe=context.settings.max_nfe)
+    if extension is not None:
+        await context.store.extend(snapshot.job, extension)
     return job_view(await context.snapshot(job_id), root)
 
 

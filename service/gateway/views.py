@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from workers.jobs.base import Schema
 from workers.jobs.records import Snapshot
 from workers.jobs.schemas import (
     GenerateRequest,
     JobError,
     Progress,
     ResultImage,
-    Schema,
     Status,
     Usage,
 )
@@ -35,6 +35,7 @@ class JobLinks(SelfLink):
 
     events: str
     cancel: str
+    extend: str
     images: tuple[str, ...]
 
 
@@ -118,6 +119,7 @@ def job_view(snapshot: Snapshot, root: str) -> JobView:
             self_=self_,
             events=f"{self_}/events",
             cancel=f"{self_}/cancel",
+            extend=f"{self_}/extend",
             images=tuple(image_link(rank) for rank in range(len(ranked(snapshot)))),
         ),
     )

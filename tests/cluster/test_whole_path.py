@@ -17,10 +17,15 @@ import pytest
 from PIL import Image
 
 from models.catalog import load_generator, load_verifier, model_card
+from models.condition import Condition
 from service.client import Client
 from tests.cluster.conftest import Service
-from workers.jobs.schemas import GenerateRequest
-from workers.local import Found, search
+from workers.engine import Engine
+from workers.jobs.schemas import GenerateRequest, SamplerChoice
+from workers.local import Found, run_request
+from workers.offers import METHODS
+from workers.search import ALGORITHMS
+from workers.search.defaults import with_sampler
 
 pytestmark = pytest.mark.cluster
 
@@ -41,11 +46,15 @@ def locally(request: dict[str, Any]) -> Found:
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
-    return search(
-        load_generator("glyphs", dtype=torch.bfloat16),
+    card = model_card("glyphs")
+    asked = GenerateRequest.model_validate(request)
+    stochastic = ALGORITHMS[asked.search.algorithm].stochastic
+    asked = with_sampler(asked, SamplerChoice(**card.sampler), METHODS.values(), stochastic=stochastic)
+    return run_request(
+        Engine(load_generator("glyphs", dtype=torch.bfloat16)),
         load_verifier("classifier"),
-        GenerateRequest.model_validate(request),
-        class_index=model_card("glyphs").classes.index(request["condition"]["class"]),
+        asked,
+        condition=Condition(class_index=card.classes.index(request["condition"]["class"])),
     )
 
 
@@ -89,7 +98,7 @@ def test_a_final_generation_is_reserved_and_reported_apart(client: Client) -> No
     sampler = {"method": "euler", "steps": 4, "guidance": 1, "final_steps": 10}
     job = client.wait(client.submit(body(budget={"nfe": 35}, sampler=sampler)))
     assert job["usage"] | {"nfe_search": 24, "nfe_final": 10, "forwards_search": 24} == job["usage"]
-    assert winner(job)["phase"] == "final" and winner(job)["steps"] == 10
+    assert winner(job)["phase"] == "final" and winner(job)["recipe"]["ops"][-1]["steps"] == 10
 
 
 def test_stop_rules_end_a_search_early(client: Client) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.catalog import load_verifier, verifier_card
+from models.condition import Condition
 from models.verifiers.base import Verifier
 from tests.models.test_catalog import VERIFIERS
 
@@ -18,20 +19,24 @@ def verifiers() -> dict[str, Verifier]:
     return {name: load_verifier(name) for name in VERIFIERS}
 
 
-def batch(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def asked(*classes: int) -> list[Condition]:
+    return [Condition(class_index=index, prompt=f"the character {index}") for index in classes]
+
+
+def batch(size: int) -> tuple[torch.Tensor, list[Condition]]:
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(size, 3, SIZE, SIZE, generator=generator), torch.arange(size)
+    return torch.rand(size, 3, SIZE, SIZE, generator=generator), asked(*range(size))
 
 
 @EACH
 def test_a_batch_scores_as_its_images_one_by_one_in_any_order(name: str, verifiers: dict[str, Verifier]) -> None:
-    images, classes = batch(9)
-    together = verifiers[name].score(images, classes)
-    apart = torch.cat([verifiers[name].score(images[i : i + 1], classes[i : i + 1]) for i in range(9)])
+    images, conditions = batch(9)
+    together = verifiers[name].score(images, conditions)
+    apart = torch.cat([verifiers[name].score(images[i : i + 1], conditions[i : i + 1]) for i in range(9)])
     assert together.dtype == torch.float32 and together.shape == (9,)
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=0)
     torch.testing.assert_close(
-        verifiers[name].score(images.flip(0), classes.flip(0)).flip(0), together, atol=1e-4, rtol=0
+        verifiers[name].score(images.flip(0), conditions[::-1]).flip(0), together, atol=1e-4, rtol=0
     )
 
 
@@ -39,13 +44,13 @@ def test_a_batch_scores_as_its_images_one_by_one_in_any_order(name: str, verifie
 def test_scores_are_finite_and_in_range_on_black_white_and_noise(name: str, verifiers: dict[str, Verifier]) -> None:
     low, high = verifier_card(name).range
     images = torch.cat([torch.zeros(1, 3, SIZE, SIZE), torch.ones(1, 3, SIZE, SIZE), batch(1)[0]])
-    scores = verifiers[name].score(images, torch.tensor([0, 1, 2]))
+    scores = verifiers[name].score(images, asked(0, 1, 2))
     assert bool(scores.isfinite().all()) and bool(((scores >= low) & (scores <= high)).all())
 
 
 @EACH
 def test_wrong_shapes_ranges_and_classes_are_refused(name: str, verifiers: dict[str, Verifier]) -> None:
-    images, classes = batch(2)
+    images, conditions = batch(2)
     verifier = verifiers[name]
     for bad, message in (
         (images[:, :1], "must be"),
@@ -56,9 +61,14 @@ def test_wrong_shapes_ranges_and_classes_are_refused(name: str, verifiers: dict[
         (images * float("nan"), r"\[0, 1\]"),
     ):
         with pytest.raises(ValueError, match=message):
-            verifier.score(bad, classes)
-    for wrong in (classes[:1], classes.float(), torch.tensor([0, 62]), torch.tensor([-1, 0])):
-        with pytest.raises(ValueError, match="classes must"):
+            verifier.score(bad, conditions)
+    for wrong, message in (
+        (conditions[:1], "1 conditions for 2 images"),
+        (asked(0, 62), r"class 62 is not in \[0, 62\)"),
+        (asked(-1, 0), "class -1 is not"),
+        ([Condition(prompt="a red Q")] * 2, "class None is not"),
+    ):
+        with pytest.raises(ValueError, match=message):
             verifier.score(images, wrong)
 
 
@@ -74,5 +84,5 @@ def bars(horizontal: bool) -> torch.Tensor:
 
 def test_the_classifier_prefers_a_glyph_to_another_letters_shape(verifiers: dict[str, Verifier]) -> None:
     images, label = torch.cat([bars(True), bars(False)]), 7  # H
-    right, wrong = verifiers["classifier"].score(images, torch.tensor([label, label]))
+    right, wrong = verifiers["classifier"].score(images, asked(label, label))
     assert right > -1 > wrong

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from models.catalog import load_generator
-from models.generator import Generator
+from models.condition import Condition
+from models.generator import SiTGenerator
 from models.noise import gaussian
 from models.samplers import make_sampler
-from models.sit import SiT, SiTConfig
-from workers.engine import Engine, Order, Sample
-from workers.jobs.schemas import Recipe
+from tests.workers.tiny import tiny_generator
+from workers.engine import Engine
+from workers.jobs.recipe import Integrate, Recipe
+from workers.jobs.schemas import SamplerChoice
 from workers.local import sample_all
+from workers.trajectory import Order, Sample
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Generator:
-    torch.manual_seed(0)
-    net = SiT(SiTConfig(8, 4, 3, 16, 2, 2, 5, learn_sigma=False))
-    for parameter in net.parameters():
-        if parameter.requires_grad:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return Generator(net.eval(), interpolant="Linear", prediction="velocity")
+def tiny() -> SiTGenerator:
+    return tiny_generator()
 
 
-def orders(count: int, *, seed: int = 1, label: int = 2, method: str = "heun", steps: int = 3, guidance: float = 1.5):
-    return [Order(Recipe(seed=seed, round=0, index=i), label, method, steps, guidance) for i in range(count)]
+def orders(count: int, *, seed: int = 1, label: int = 2, steps: int = 3, **sampler: Any) -> list[Order]:
+    """Whole trajectories."""
+    choice = SamplerChoice(steps=steps, **sampler)
+    whole = Integrate(to=1.0, steps=steps)
+    return [Order(Recipe(seed=seed, round=0, index=i).then(whole), Condition(label), choice) for i in range(count)]
 
 
 def same(a: tuple[Sample, ...], b: tuple[Sample, ...]) -> bool:
@@ -42,20 +45,19 @@ def drain(engine: Engine) -> dict[int, tuple[Sample, ...]]:
     return done
 
 
-def test_a_sample_is_what_a_plain_sampling_loop_gives(tiny: Generator) -> None:
+def test_a_sample_is_what_a_plain_sampling_loop_gives(tiny: SiTGenerator) -> None:
     (sample,) = sample_all(Engine(tiny, deterministic=False), orders(1, guidance=4.0))
     sampler = make_sampler("heun", steps=3)
     state = sampler.init(gaussian(1, 0, 0, tiny.shape)[None])
-    y = torch.tensor([2])
     while not bool(state.done):
-        conditional = tiny.evaluate(state.query_x, state.query_t.float(), y)
-        unconditional = tiny.evaluate(state.query_x, state.query_t.float(), torch.tensor([tiny.null_class]))
+        conditional = tiny.evaluate(state.query_x, state.query_t.float(), tiny.rows([Condition(2)]))
+        unconditional = tiny.evaluate(state.query_x, state.query_t.float(), tiny.unconditional(1))
         state = sampler.step(state, unconditional + 4.0 * (conditional - unconditional), None)
-    difference = (sample.image.int() - tiny.decode(state.x)[0].int()).abs().max()
+    difference = (sample.image.int() - tiny.decoder.decode(state.x)[0].int()).abs().max()
     assert difference <= 1  # another batch shape may round the last bit the other way
 
 
-def test_evaluations_are_counted_per_trajectory_and_add_up(tiny: Generator) -> None:
+def test_evaluations_are_counted_per_trajectory_and_add_up(tiny: SiTGenerator) -> None:
     engine = Engine(tiny, batch=8)
     guided, plain = engine.submit("a", orders(5)), engine.submit("b", orders(3, method="euler", steps=7, guidance=1.0))
     done = drain(engine)
@@ -64,7 +66,7 @@ def test_evaluations_are_counted_per_trajectory_and_add_up(tiny: Generator) -> N
     assert engine.nfe == 5 * 6 + 3 * 7 and engine.forwards == 5 * 12 + 3 * 7
 
 
-def test_jobs_share_forwards(tiny: Generator) -> None:
+def test_jobs_share_forwards(tiny: SiTGenerator) -> None:
     together = Engine(tiny, batch=16)
     for job in ("a", "b", "c"):
         together.submit(job, orders(2, guidance=1.0))
@@ -86,7 +88,7 @@ def test_deterministic_mode_gives_the_same_bits_whatever_shares_the_batch(dtype:
     assert same(drain(engine)[ticket], alone)
 
 
-def test_a_cancelled_submission_leaves_at_once_and_the_others_stay_whole(tiny: Generator) -> None:
+def test_a_cancelled_submission_leaves_at_once_and_the_others_stay_whole(tiny: SiTGenerator) -> None:
     engine = Engine(tiny, batch=8)
     gone, kept = engine.submit("a", orders(20)), engine.submit("b", orders(2, seed=4))
     engine.step()
@@ -96,12 +98,12 @@ def test_a_cancelled_submission_leaves_at_once_and_the_others_stay_whole(tiny: G
     assert set(done) == {kept} and same(done[kept], sample_all(Engine(tiny, batch=8), orders(2, seed=4)))
 
 
-def test_nothing_to_do_is_a_step_of_nothing(tiny: Generator) -> None:
+def test_nothing_to_do_is_a_step_of_nothing(tiny: SiTGenerator) -> None:
     engine = Engine(tiny)
     assert engine.step() == [] and not engine.busy
 
 
-def test_bad_orders_are_refused_and_change_nothing(tiny: Generator) -> None:
+def test_bad_orders_are_refused_and_change_nothing(tiny: SiTGenerator) -> None:
     engine = Engine(tiny)
     with pytest.raises(ValueError, match="at least one order"):
         engine.submit("a", [])

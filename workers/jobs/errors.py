@@ -9,6 +9,7 @@ SitsearchError
    |- IdempotencyConflict   the idempotency key was used with another body
    |- RoundOutOfOrder       a round that is not the next one of the log
    |- LeaseLost             another coordinator holds the job, or it has ended
+   |- JobChanged            the job moved on while it was being changed
    '- JobCanceled           the job was canceled under its coordinator
 """
 
@@ -55,6 +56,12 @@ class JobCanceled(_AboutJob):
     """The job was canceled; nothing was written."""
 
     message = "job {job_id!r} was canceled"
+
+
+class JobChanged(_AboutJob):
+    """The job is not in the state any more that a change of it was meant for; nothing was written."""
+
+    message = "job {job_id!r} has changed meanwhile; look at it and decide again"
 
 
 class IdempotencyConflict(_AboutJob):

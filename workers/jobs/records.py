@@ -65,9 +65,10 @@ class Snapshot:
 
 
 def to_json(value: Any) -> bytes:
-    """JSON of a schema object, a plain value or None."""
-    text = value.model_dump_json() if hasattr(value, "model_dump_json") else json.dumps(value)
-    return cast(str, text).encode()
+    """JSON of a schema object, of a sequence of them, of a plain value or None."""
+    if hasattr(value, "model_dump_json"):
+        return cast(str, value.model_dump_json()).encode()
+    return json.dumps(value, default=lambda item: item.model_dump(mode="json")).encode()
 
 
 def encode_job(job: Job) -> dict[str, bytes | str]:

@@ -7,26 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
+from workers.jobs.base import MAX_SEED, MAX_STEPS, Count, Real, Schema
+from workers.jobs.recipe import Recipe
+
 MAX_NFE = 10_000_000
-MAX_STEPS = 1_000
 MAX_IMAGES = 64
-MAX_SEED = 2**63 - 1
-
-
-class Schema(BaseModel):
-    """Base of every message."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not a boolean")
-    return value
-
-
-Count = Annotated[int, BeforeValidator(_no_bool), Field(strict=True)]
-Real = Annotated[float, BeforeValidator(_no_bool)]
 
 
 def _short_form(key: str) -> BeforeValidator:
@@ -85,12 +70,36 @@ class SearchChoice(BaseModel):
 
 
 class SamplerChoice(Schema):
-    """How one candidate is sampled. `final_steps` re-generates the winner's noise at that many steps."""
+    """How one candidate is sampled; the fields are those of `models.samplers.Spec`, and guidance.
+
+    `final_steps` re-generates the winners at that many steps. `path` names an interpolant to sample on in place of the
+    model's own: x on one path is a rescaled x on the other at the time of equal signal-to-noise ratio.
+    """
 
     method: Annotated[str, Field(max_length=50)] = "heun"
     steps: Annotated[Count, Field(ge=1, le=MAX_STEPS)] = 20
     guidance: Annotated[Real, Field(ge=1.0, le=100.0)] = 1.5
+    guidance_interval: tuple[Annotated[Real, Field(ge=0, le=1)], Annotated[Real, Field(ge=0, le=1)]] = (0.0, 1.0)
     final_steps: Annotated[Count, Field(ge=1, le=MAX_STEPS)] | None = None
+    shift: Annotated[Real, Field(gt=0, le=100)] = 1.0
+    path: Literal["Linear", "GVP", "VP"] | None = None
+    diffusion: Literal["constant", "SBDM", "sigma", "linear", "decreasing", "increasing-decreasing"] = "sigma"
+    norm: Annotated[Real, Field(ge=0, le=100)] = 1.0
+    last_step: Literal["Mean", "Tweedie", "Euler"] | None = "Mean"
+    last_step_size: Annotated[Real, Field(gt=0, lt=1)] = 0.04
+    rtol: Annotated[Real, Field(ge=0, le=1)] = 1e-3
+    atol: Annotated[Real, Field(gt=0, le=1)] = 1e-6
+
+    @model_validator(mode="after")
+    def _in_order(self) -> SamplerChoice:
+        if self.guidance_interval[0] > self.guidance_interval[1]:
+            raise ValueError("`guidance_interval` must be in order: [from, to], t = 0 being noise")
+        return self
+
+    @property
+    def rows(self) -> int:
+        """Network rows of one evaluation, at most."""
+        return 2 if self.guidance != 1 else 1
 
 
 class StopRules(Schema):
@@ -117,24 +126,15 @@ class GenerateRequest(Schema):
 # --- search ------------------------------------------------------------------------------------------------------
 
 
-class Recipe(Schema):
-    """From which a candidate's noise is drawn again: `noise = f(seed, round, index)` (see models/noise.py)."""
-
-    kind: Literal["gaussian"] = "gaussian"
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
-    round: Annotated[int, Field(ge=0)]
-    index: Annotated[int, Field(ge=0)]
-
-
 class Candidate(Schema):
     """One evaluated trajectory: its recipe, what it cost and how it scored.
 
-    `phase` is `search` for candidates the search proposed and `final` for the re-generated winner.
+    `phase` is `search` for candidates the search proposed and `final` for the re-generated winners. A candidate whose
+    recipe ends before t = 1 was scored on its data prediction.
     """
 
     id: str
     recipe: Recipe
-    steps: int
     nfe: int
     forwards: int
     scores: dict[str, float]
@@ -220,12 +220,20 @@ class JobError(Schema):
     detail: str
 
 
+class Extension(Schema):
+    """More budget for a search that had ended, granted once `after_round` rounds were told."""
+
+    after_round: int
+    nfe: Annotated[Count, Field(ge=1, le=MAX_NFE)]
+
+
 class Job(Schema):
     """The record of a job, as the store keeps it. Times are Unix seconds."""
 
     id: str
     request: GenerateRequest
     class_index: int | None = None
+    extensions: tuple[Extension, ...] = ()
     status: Status = Status.QUEUED
     created_at: float
     started_at: float | None = None
@@ -240,14 +248,27 @@ class Job(Schema):
 
 
 class SamplerOffer(Schema):
-    """A sampling method and its NFE: `evaluations_per_step * steps`."""
+    """A sampling method and what it costs.
+
+    Attributes:
+        evaluations_per_step: field evaluations of one step (of one attempt, if adaptive).
+        stochastic: it draws noise on the way.
+        adaptive: it chooses its steps itself, and `steps` is the most attempts that it makes.
+        noise_first: a step's first evaluation lies at a noised state, so that one made at the state itself is no use.
+    """
 
     name: str
     evaluations_per_step: int
+    stochastic: bool = False
+    adaptive: bool = False
+    noise_first: bool = False
 
 
 class ModelOffer(Schema):
-    """A model that can be sampled here."""
+    """A model that can be sampled here; `template` makes a text of a class name, for verifiers that read text.
+
+    `forwards_per_second` was measured when the sampler came up: full batches, of one replica.
+    """
 
     name: str
     title: str
@@ -258,24 +279,28 @@ class ModelOffer(Schema):
     samplers: tuple[SamplerOffer, ...]
     default_sampler: SamplerChoice
     license: str
+    template: str | None = None
+    forwards_per_second: float | None = None
 
 
 class VerifierOffer(Schema):
-    """A verifier that can select here, and which models' images it can score."""
+    """A verifier that can select here, which models' images it can score, and how fast."""
 
     name: str
     title: str
     needs: tuple[Literal["class", "prompt"], ...]
     models: tuple[str, ...]
     range: tuple[float | None, float | None] = (None, None)
+    images_per_second: float | None = None
 
 
 class AlgorithmOffer(Schema):
-    """A search algorithm with the JSON schema of its options."""
+    """A search algorithm with the JSON schema of its options; a `stochastic` one needs an SDE sampler."""
 
     name: str
     title: str
     reference: str
+    stochastic: bool = False
     options_schema: dict[str, Any]
 
 

@@ -192,6 +192,27 @@ return {status or 'unknown'}
 """
 )
 
+# A search that succeeded waits again, with the budget that `extensions` gives it.
+_EXTEND = """
+local job, queue, waiting, submitted, queued, succeeded, expiry, events, rounds, images = unpack(KEYS)
+local id, before, extensions, length, progress, image_ttl = unpack(ARGV)
+local now = redis.call('HMGET', job, 'status', 'extensions')
+if now[2] == extensions then return {'ok'} end
+if now[1] ~= 'succeeded' or now[2] ~= before or redis.call('LLEN', rounds) ~= tonumber(length) then
+  return {'changed'}
+end
+redis.call('HSET', job, 'status', 'queued', 'extensions', extensions, 'result', 'null', 'finished_at', 'null',
+  'started_at', 'null', 'progress', progress, 'message', redis.call('XADD', queue, '*', 'job', id))
+for _, key in ipairs({job, rounds, events}) do redis.call('PERSIST', key) end
+redis.call('PEXPIRE', images, image_ttl)
+redis.call('ZREM', expiry, id)
+redis.call('ZREM', succeeded, id)
+redis.call('ZADD', queued, redis.call('HGET', job, 'created_at'), id)
+redis.call('ZADD', waiting, redis.call('INCR', submitted), id)
+redis.call('XADD', events, '*', 'type', 'queued', 'data', '{}')
+return {'ok'}
+"""
+
 _COUNT = (
     _PRUNE
     + """
@@ -323,6 +344,17 @@ class Scripts:
         keys = [k.job(job_id), k.queue, k.waiting, *indexes, k.expiry, *own]
         reply = await self._run(_CANCEL, keys, [job_id, GROUP, now, _ms(job_ttl), _ms(image_ttl)])
         return cast(bytes, reply[0])
+
+    async def extend(
+        self, job_id: str, *, before: bytes, after: bytes, length: int, progress: bytes, image_ttl: float
+    ) -> bytes:
+        """Queue a job that succeeded once more; `before`, `after`: JSON of its extensions. `ok` or `changed`."""
+        k = self._keys
+        indexes = [k.of_status(status) for status in (Status.QUEUED, Status.SUCCEEDED)]
+        own = (k.events(job_id), k.rounds(job_id), k.images(job_id))
+        keys = [k.job(job_id), k.queue, k.waiting, k.submitted, *indexes, k.expiry, *own]
+        args: list[str | bytes | float] = [job_id, before, after, length, progress, _ms(image_ttl)]
+        return cast(bytes, (await self._run(_EXTEND, keys, args))[0])
 
     async def count(self, *, now: float) -> dict[Status, int]:
         """How many jobs are in each status, expired ones taken out."""

@@ -20,6 +20,7 @@ from workers.jobs.errors import (
     BadCursor,
     IdempotencyConflict,
     JobCanceled,
+    JobChanged,
     LeaseLost,
     QueueFull,
     RoundOutOfOrder,
@@ -27,7 +28,7 @@ from workers.jobs.errors import (
 )
 from workers.jobs.keys import GROUP, IDEMPOTENCY_TTL
 from workers.jobs.records import Claim, Event, Snapshot, decode_job, encode_job, event_order, stream_entries, to_json
-from workers.jobs.schemas import Job, JobError, Progress, Result, Round, Status, Usage
+from workers.jobs.schemas import Extension, Job, JobError, Progress, Result, Round, Status, Usage
 from workers.jobs.scripts import Scripts
 from workers.settings import Settings
 
@@ -174,6 +175,33 @@ class JobStore(Board):
     async def _cancel(self, job_id: str) -> None:
         ttls = {"job_ttl": self.settings.job_ttl, "image_ttl": self.settings.image_ttl}
         await self._scripts.cancel(job_id, now=time.time(), **ttls)
+
+    @reachable
+    async def extend(self, job: Job, extension: Extension) -> None:
+        """Queue a search that succeeded once more, with more budget.
+
+        Args:
+            job: as it was read.
+            extension: one more than it has.
+
+        Raises:
+            JobChanged: it is not as it was read; nothing was written.
+        """
+        more = [*job.extensions, extension]
+        raised = {"nfe_budget": extension.nfe, "forwards_budget": extension.nfe * job.request.sampler.rows}
+        progress = job.progress.model_copy(
+            update={name: old + raised[name] for name in raised if (old := getattr(job.progress, name)) is not None}
+        )
+        outcome = await self._scripts.extend(
+            job.id,
+            before=to_json(job.extensions),
+            after=to_json(more),
+            length=extension.after_round,
+            progress=to_json(progress),
+            image_ttl=self.settings.image_ttl,
+        )
+        if outcome != b"ok":
+            raise JobChanged(job.id)
 
     @reachable
     async def counts(self) -> dict[Status, int]:

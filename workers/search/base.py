@@ -3,6 +3,10 @@
 A search is pure: `ask(state)` proposes and changes nothing, `tell(state, candidates)` returns the next state. State is
 frozen and serialises to JSON; every random draw is a function of the job's seed, the round and the index. No I/O, no
 clock, no device. Asking again after a crash therefore gives the same proposals.
+
+A search spends at most `allowance.nfe`, and goes on for as long as another candidate fits: one that has finished a pass
+of its algorithm begins another from fresh noise. That makes every algorithm anytime, and extensible: `extend` raises
+the allowance, and the next `ask` goes on from there.
 """
 
 from __future__ import annotations
@@ -11,7 +15,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from workers.errors import SearchError
-from workers.jobs.schemas import Candidate, Recipe, Schema
+from workers.jobs.base import Schema
+from workers.jobs.recipe import Recipe
+from workers.jobs.schemas import Candidate
+from workers.search.sampling import Sampling
 
 
 class Options(Schema):
@@ -19,44 +26,101 @@ class Options(Schema):
 
 
 class Proposal(Schema):
-    """A trajectory that a search wants evaluated. `id` is unique within the job."""
+    """A candidate that a search wants evaluated and scored: on its image, or before t = 1 on its data prediction.
+
+    Attributes:
+        id: unique within the job.
+        recipe: how it comes about.
+        known: operations at the recipe's front whose result an earlier candidate of the job left behind.
+        evaluated: the field was evaluated there too (the earlier candidate ended there).
+        nfe: what it costs, `Sampling.cost(recipe, known, evaluated)`; an adaptive sampler may take less.
+    """
 
     id: str
     recipe: Recipe
-    steps: int
+    known: int = 0
+    evaluated: bool = False
+    nfe: int
 
 
 class Allowance(Schema):
-    """What a search may spend: `candidates` trajectories of `steps` sampling steps each (at least one)."""
+    """What a search may spend, and on what.
 
-    candidates: int
-    steps: int
+    Attributes:
+        seed: the job's seed.
+        nfe: the most that all proposals together may cost.
+        keep: finished candidates that the request wants; every search must leave at least so many.
+        sampling: how trajectories are sampled and what they cost.
+    """
+
     seed: int
+    nfe: int
+    keep: int
+    sampling: Sampling
 
 
 class State(Schema):
-    """Base of an algorithm's state: `round` counts the tells so far."""
+    """Base of an algorithm's state.
 
+    Attributes:
+        allowance: what may be spent in all.
+        round: tells so far.
+        spent: NFE of what was told.
+    """
+
+    allowance: Allowance
     round: int = 0
+    spent: int = 0
+
+    @property
+    def left(self) -> int:
+        """NFE that may still be spent."""
+        return self.allowance.nfe - self.spent
+
+    @property
+    def sampling(self) -> Sampling:
+        """How trajectories are sampled."""
+        return self.allowance.sampling
+
+    def propose(self, index: int, recipe: Recipe, *, known: int = 0, evaluated: bool = False) -> Proposal:
+        """Proposal `index` of this round, with its cost."""
+        nfe = self.sampling.cost(recipe, known, evaluated=evaluated)
+        return Proposal(id=f"{self.round}-{index}", recipe=recipe, known=known, evaluated=evaluated, nfe=nfe)
+
+    def fresh(self, index: int) -> Recipe:
+        """A new start noise, named by this round and `index`."""
+        return Recipe(seed=self.allowance.seed, round=self.round, index=index)
 
 
 S = TypeVar("S", bound=State)
 
 
 class Search(Protocol[S]):
-    """One algorithm."""
+    """One algorithm.
+
+    Attributes:
+        name, title, reference: as `GET /algorithms` shows them.
+        stochastic: it needs an SDE sampler: copies of a trajectory must part.
+        exact: how much is spent does not depend on the scores, so that a plan is exact.
+        Options, State: its options and state.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     reference: ClassVar[str]
+    stochastic: ClassVar[bool]
+    exact: ClassVar[bool]
     Options: ClassVar[type[Options]]
     State: ClassVar[type[State]]
 
+    def least(self, allowance: Allowance, options: Any) -> int:
+        """The smallest `allowance.nfe` that leaves `keep` finished candidates, whatever the scores are."""
+
     def init(self, allowance: Allowance, options: Any) -> S:
-        """The state before the first round."""
+        """The state before the first round; `allowance.nfe` is at least `least`."""
 
     def ask(self, state: S) -> tuple[Proposal, ...]:
-        """The next round's proposals; empty when the search has nothing left to try. Never changes `state`."""
+        """The next round's proposals, at most `state.left` NFE; empty when no more fits. Never changes `state`."""
 
     def tell(self, state: S, candidates: Sequence[Candidate]) -> S:
         """The state after the round's proposals were evaluated.
@@ -66,10 +130,35 @@ class Search(Protocol[S]):
         """
 
 
+def extend(state: S, nfe: int) -> S:
+    """The state with `nfe` more to spend."""
+    allowance = state.allowance.model_copy(update={"nfe": state.allowance.nfe + nfe})
+    return state.model_copy(update={"allowance": allowance})
+
+
+def advance(state: S, proposals: Sequence[Proposal], candidates: Sequence[Candidate], **changes: Any) -> S:
+    """The next state: round and spending counted, `changes` applied.
+
+    Raises:
+        SearchError: `candidates` do not answer `proposals`.
+    """
+    check_told(proposals, candidates)
+    spent = state.spent + sum(candidate.nfe for candidate in candidates)
+    return state.model_copy(update={"round": state.round + 1, "spent": spent, **changes})
+
+
+def score_of(candidate: Candidate) -> float:
+    """The score that selects: searches are told candidates with exactly one."""
+    (score,) = candidate.scores.values()
+    return score
+
+
 def check_told(proposals: Sequence[Proposal], candidates: Sequence[Candidate]) -> None:
-    """Raise SearchError unless `candidates` answer `proposals` one by one."""
+    """Raise SearchError unless `candidates` answer `proposals` one by one, none above its cost."""
     if len(candidates) != len(proposals):
         raise SearchError(f"told {len(candidates)} candidates for {len(proposals)} proposals")
     for proposal, candidate in zip(proposals, candidates, strict=True):
         if candidate.id != proposal.id:
             raise SearchError(f"told candidate {candidate.id!r} where {proposal.id!r} was asked for")
+        if candidate.nfe > proposal.nfe:
+            raise SearchError(f"candidate {candidate.id!r} took {candidate.nfe} NFE, not the planned {proposal.nfe}")

@@ -1,62 +1,65 @@
-"""How a budget becomes candidates: the planner of the paper's axes of compute."""
+"""How a budget becomes candidates: what the search may spend, and what is reserved for the final generation."""
 
 from __future__ import annotations
 
-from workers.errors import BudgetTooSmall
-from workers.jobs.schemas import GenerateRequest, SamplerChoice, Schema
-from workers.search.base import Allowance
+from typing import Any
+
+from workers.errors import BudgetTooSmall, Unsuitable
+from workers.jobs.schemas import GenerateRequest, SamplerOffer
+from workers.search.base import Allowance, Search
+from workers.search.sampling import Sampling
 
 
-class Cost(Schema):
-    """What one trajectory costs: field evaluations, and network rows (two for a guided evaluation)."""
-
-    nfe: int
-    forwards: int
-
-    def __mul__(self, count: int) -> Cost:
-        return Cost(nfe=self.nfe * count, forwards=self.forwards * count)
-
-
-class Plan(Schema):
-    """How a request's budget is spent: `candidates` in search, then `finals` re-generated winners."""
-
-    candidate: Cost
-    candidates: int
-    final: Cost | None
-    finals: int
-
-
-def trajectory_cost(steps: int, evaluations_per_step: int, guidance: float) -> Cost:
-    """Cost of one trajectory of `steps` steps; guidance 1 needs no unconditional row."""
-    nfe = steps * evaluations_per_step
-    return Cost(nfe=nfe, forwards=nfe * (2 if guidance > 1 else 1))
-
-
-def make_plan(request: GenerateRequest, evaluations_per_step: int) -> Plan:
-    """The most candidates that fit in the budget once the final generation is reserved.
+def sampling_of(request: GenerateRequest, method: SamplerOffer) -> Sampling:
+    """The request's sampler with what it costs.
 
     Raises:
-        BudgetTooSmall: not even `num_images` candidates fit.
+        Unsuitable: the settings do not go together.
     """
-    sampler: SamplerChoice = request.sampler
-    candidate = trajectory_cost(sampler.steps, evaluations_per_step, sampler.guidance)
-    final, finals = None, 0
-    if sampler.final_steps is not None:
-        final, finals = trajectory_cost(sampler.final_steps, evaluations_per_step, sampler.guidance), request.num_images
-    reserved = final * finals if final else Cost(nfe=0, forwards=0)
-    least = candidate * request.num_images
-    fits = []
-    for unit in ("nfe", "forwards"):
-        budget = getattr(request.budget, unit)
-        if budget is None:
-            continue
-        needed = getattr(least, unit) + getattr(reserved, unit)
-        if budget < needed:
-            raise BudgetTooSmall(unit, budget, needed)
-        fits.append((budget - getattr(reserved, unit)) // getattr(candidate, unit))
-    return Plan(candidate=candidate, candidates=min(fits), final=final, finals=finals)
+    if method.stochastic and request.sampler.final_steps is not None:
+        message = f"must be left out: {method.name} draws other noises at other steps, so no winner can be re-generated"
+        raise Unsuitable("sampler.final_steps", message)
+    if method.stochastic and request.sampler.last_step is not None and request.sampler.steps < 2:
+        message = f"must be at least 2 for {method.name} with last_step {request.sampler.last_step!r}"
+        raise Unsuitable("sampler.steps", message)
+    return Sampling(method=method, choice=request.sampler)
 
 
-def allowance(request: GenerateRequest, plan: Plan) -> Allowance:
-    """What the search itself may spend under `plan`."""
-    return Allowance(candidates=plan.candidates, steps=request.sampler.steps, seed=request.seed)
+def reserved(request: GenerateRequest, sampling: Sampling) -> int:
+    """NFE kept for the final generation: `num_images` trajectories of `final_steps` steps."""
+    steps = request.sampler.final_steps
+    return 0 if steps is None else request.num_images * final(sampling, steps).whole
+
+
+def final(sampling: Sampling, steps: int) -> Sampling:
+    """The same sampler with `steps` steps."""
+    return sampling.model_copy(update={"choice": sampling.choice.model_copy(update={"steps": steps})})
+
+
+def cap(request: GenerateRequest) -> int:
+    """The whole budget in NFE: forwards buy at least one evaluation for every `rows` of them."""
+    budget = request.budget
+    caps = [] if budget.nfe is None else [budget.nfe]
+    if budget.forwards is not None:
+        caps.append(budget.forwards // request.sampler.rows)
+    return min(caps)
+
+
+def make_allowance(search: Search[Any], request: GenerateRequest, sampling: Sampling) -> Allowance:
+    """What `search` may spend once the final generation is reserved.
+
+    Raises:
+        BudgetTooSmall: the budget does not leave `num_images` finished candidates and their final generation.
+        pydantic.ValidationError: an option is unknown or out of range.
+    """
+    options = search.Options.model_validate(request.search.options)
+    reserve = reserved(request, sampling)
+    allowance = Allowance(seed=request.seed, nfe=cap(request) - reserve, keep=request.num_images, sampling=sampling)
+    least = search.least(allowance, options)
+    if allowance.nfe < least:
+        needed = {"nfe": least + reserve, "forwards": (least + reserve) * request.sampler.rows}
+        for unit, value in needed.items():
+            given = getattr(request.budget, unit)
+            if given is not None and given < value:
+                raise BudgetTooSmall(unit, given, value)
+    return allowance

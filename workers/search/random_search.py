@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from workers.jobs.schemas import Candidate, Recipe
+from workers.jobs.schemas import Candidate
 from workers.search import base
 
 
@@ -20,9 +20,7 @@ class RandomOptions(base.Options):
 class RandomState(base.State):
     """Nothing but how far the draw has come: the noises are iid, so scores never steer it."""
 
-    allowance: base.Allowance
     round_size: int
-    drawn: int = 0
 
 
 class RandomSearch:
@@ -31,26 +29,27 @@ class RandomSearch:
     name: ClassVar[str] = "random"
     title: ClassVar[str] = "Random search (best of N)"
     reference: ClassVar[str] = "Ma et al. 2025, arXiv 2501.09732"
+    stochastic: ClassVar[bool] = False
+    exact: ClassVar[bool] = True
     Options: ClassVar[type[base.Options]] = RandomOptions
     State: ClassVar[type[base.State]] = RandomState
+
+    def least(self, allowance: base.Allowance, options: RandomOptions) -> int:
+        """As many candidates as are wanted."""
+        return allowance.keep * allowance.sampling.whole
 
     def init(self, allowance: base.Allowance, options: RandomOptions) -> RandomState:
         """The state before the first draw."""
         return RandomState(allowance=allowance, round_size=options.round_size)
 
     def ask(self, state: RandomState) -> tuple[base.Proposal, ...]:
-        """The next `round_size` noises, or what is left of N."""
-        count = min(state.round_size, state.allowance.candidates - state.drawn)
+        """The next `round_size` noises, or as many as still fit."""
+        count = min(state.round_size, state.left // state.sampling.whole)
+        end = state.sampling.to_end
         return tuple(
-            base.Proposal(
-                id=f"{state.round}-{index}",
-                recipe=Recipe(seed=state.allowance.seed, round=state.round, index=index),
-                steps=state.allowance.steps,
-            )
-            for index in range(count)
+            state.propose(index, state.fresh(index).then(end(round=state.round, index=index))) for index in range(count)
         )
 
     def tell(self, state: RandomState, candidates: Sequence[Candidate]) -> RandomState:
         """Count the round."""
-        base.check_told(self.ask(state), candidates)
-        return state.model_copy(update={"round": state.round + 1, "drawn": state.drawn + len(candidates)})
+        return base.advance(state, self.ask(state), candidates)

@@ -1,10 +1,11 @@
 """One search run from request to result: the state machine that every executor drives in the same way.
 
-    run = SearchRun(request, evaluations_per_step)
+    run = SearchRun(request, method)
     run.replay(log)                      # after a crash; nothing on a fresh start
     while proposals := run.ask():
         run.tell(evaluate(proposals))    # in a test, in this process, or on the cluster
     run.result()
+    run.extend(nfe)                      # and on it goes
 
 Pure like the searches it drives: no I/O and no clock. `ask(out_of_time=True)` is how a caller with a clock ends it.
 """
@@ -12,13 +13,26 @@ Pure like the searches it drives: no I/O and no clock. `ask(out_of_time=True)` i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from workers.errors import SearchError, UnknownName
-from workers.jobs.schemas import Candidate, CurvePoint, GenerateRequest, Progress, Result, ResultImage, Round, Usage
-from workers.search import ALGORITHMS
-from workers.search.base import Proposal, check_told
-from workers.search.plan import allowance, make_plan
+from workers.errors import BudgetTooSmall, SearchError, UnknownName, Unsuitable
+from workers.jobs.recipe import Integrate, Recipe
+from workers.jobs.schemas import (
+    Candidate,
+    CurvePoint,
+    Extension,
+    GenerateRequest,
+    Progress,
+    Result,
+    ResultImage,
+    Round,
+    SamplerOffer,
+    Usage,
+)
+from workers.search import base
+from workers.search.base import Proposal, Search, check_told
+from workers.search.plan import cap, final, make_allowance, reserved, sampling_of
+from workers.search.registry import ALGORITHMS
 
 StopReason = Literal["budget", "score", "patience", "seconds"]
 
@@ -28,23 +42,29 @@ class SearchRun:
 
     Args:
         request: the job's request, already checked.
-        evaluations_per_step: field evaluations that one step of `request.sampler.method` takes.
+        method: what a step of `request.sampler.method` costs.
 
     Raises:
         UnknownName: no such algorithm.
-        BudgetTooSmall: the budget buys less than `num_images` candidates.
+        Unsuitable: algorithm and sampler, or settings of the sampler, do not go together.
+        BudgetTooSmall: the budget does not leave `num_images` finished candidates.
         pydantic.ValidationError: an option is unknown or out of range.
+
+    Attributes:
+        sampling: how trajectories are sampled, and what they cost.
+        cap: the whole budget, in NFE.
+        reserved: the part of it that is kept for the final generation.
+        rounds: tells so far.
+        progress, usage: what they came to.
     """
 
-    def __init__(self, request: GenerateRequest, evaluations_per_step: int) -> None:
-        name = request.search.algorithm
-        if name not in ALGORITHMS:
-            raise UnknownName("algorithm", name, ALGORITHMS)
+    def __init__(self, request: GenerateRequest, method: SamplerOffer) -> None:
+        self._search = _algorithm(request, method)
+        self.sampling = sampling_of(request, method)
+        self.cap, self.reserved = cap(request), reserved(request, self.sampling)
+        allowance = make_allowance(self._search, request, self.sampling)
         self.request = request
-        self.plan = make_plan(request, evaluations_per_step)
-        self._search = ALGORITHMS[name]
-        options = self._search.Options.model_validate(request.search.options)
-        self._state = self._search.init(allowance(request, self.plan), options)
+        self._state = self._search.init(allowance, self._search.Options.model_validate(request.search.options))
         self._selector = request.verifier.name
         self._top: tuple[Candidate, ...] = ()
         self._finals: tuple[Candidate, ...] = ()
@@ -57,8 +77,6 @@ class SearchRun:
 
     def ask(self, *, out_of_time: bool = False) -> tuple[Proposal, ...]:
         """The next round's proposals, in order; empty when the run is over."""
-        if self._finals:
-            return ()
         if self._stopped_by is None:
             self._stopped_by = self._stop_reason(out_of_time=out_of_time)
         if self._stopped_by is None:
@@ -76,32 +94,58 @@ class SearchRun:
         for candidate in candidates:
             if self._selector not in candidate.scores:
                 raise SearchError(f"candidate {candidate.id!r} has no score of {self._selector!r}")
-        final = bool(candidates) and candidates[0].phase == "final"
-        if final:
-            check_told(self._final_proposals(), candidates)
+        is_final = bool(candidates) and candidates[0].phase == "final"
+        if is_final:
             if self._stopped_by is None:  # replayed: the log tells why the search ended, if only by what it left out
                 self._stopped_by = self._stop_reason(out_of_time=bool(self._search.ask(self._state))) or "budget"
-            self._finals = tuple(sorted(candidates, key=self._rank))
+            check_told(self._final_proposals(), candidates)
+            self._finals = self._best_of((*self._finals, *candidates))
         else:
-            self._state = self._search.tell(self._state, candidates)
-            self._top = tuple(sorted((*self._top, *candidates), key=self._rank)[: self.request.num_images])
+            name = self._selector
+            selecting = [c.model_copy(update={"scores": {name: c.scores[name]}}) for c in candidates]
+            self._state = self._search.tell(self._state, selecting)
+            self._top = self._best_of((*self._top, *candidates))
             self._count += len(candidates)
-        self._account(candidates, final=final)
+        self._account(candidates, is_final=is_final)
         done = Round(round=self.rounds, candidates=tuple(candidates))
         self.rounds += 1
         return done
 
-    def replay(self, rounds: Iterable[Round]) -> None:
-        """Bring a fresh run to where the log ends."""
+    def replay(self, rounds: Iterable[Round], extensions: Sequence[Extension] = ()) -> None:
+        """Bring a fresh run to where the log ends, extended where the job was."""
         for logged in rounds:
+            self._extend_where_due(extensions)
             if logged.round != self.rounds:
                 raise SearchError(f"the log has round {logged.round} where {self.rounds} was due")
             self.tell(logged.candidates)
+        self._extend_where_due(extensions)
+
+    def extend(self, nfe: int) -> None:
+        """Let a run that has ended, or not, spend `nfe` more, and go on from its state.
+
+        Raises:
+            BudgetTooSmall: it buys less than another final generation.
+        """
+        if nfe < self.reserved:
+            raise BudgetTooSmall("nfe", nfe, self.reserved)
+        self._state = base.extend(self._state, nfe - self.reserved)
+        self._stopped_by, self._nfe_at_best = None, self.usage.nfe_search
+        raised: dict[str, int] = {}
+        if self.progress.nfe_budget is not None:
+            raised["nfe_budget"] = self.progress.nfe_budget + nfe
+        if self.progress.forwards_budget is not None:
+            raised["forwards_budget"] = self.progress.forwards_budget + nfe * self.request.sampler.rows
+        self.progress = self.progress.model_copy(update=raised)
 
     @property
     def best(self) -> tuple[Candidate, ...]:
-        """The best candidates so far, best first, at most `num_images`; the final ones once they exist."""
-        return self._finals or self._top
+        """The best candidates so far, best first, at most `num_images`; the final ones once the run is over."""
+        return self._finals if self._finals and self._stopped_by is not None else self._top
+
+    @property
+    def kept(self) -> tuple[Candidate, ...]:
+        """The candidates whose images may still be asked for: `best` first, then those an extension may return to."""
+        return self.best + tuple(c for c in self._finals if c not in self.best)
 
     @property
     def phase(self) -> Literal["search", "final"]:
@@ -124,29 +168,53 @@ class SearchRun:
             stopped_by=self._stopped_by,
         )
 
-    def _rank(self, candidate: Candidate) -> float:
-        # Python's sort is stable and candidates come in order of proposal: ties go to the earlier one.
-        return -candidate.scores[self._selector]
+    def _best_of(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """The best distinct ones; a data prediction is no match for a finished image, whatever its score.
+
+        Python's sort is stable and candidates come in order of proposal: ties go to the earlier one.
+        """
+        distinct = {c.recipe: c for c in reversed(candidates)}
+        ordered = [c for c in candidates if distinct[c.recipe] is c]
+        ordered.sort(key=lambda c: (not c.recipe.finished, -c.scores[self._selector]))
+        return tuple(ordered[: self.request.num_images])
 
     def _stop_reason(self, *, out_of_time: bool) -> StopReason | None:
         """A stop rule that holds now; none before the first round, so that there is always an answer."""
         stop, best = self.request.stop, self.progress.best_score
-        if best is None:
+        if not self._top:
             return None
-        if stop.score is not None and best >= stop.score:
+        if stop.score is not None and best is not None and best >= stop.score:
             return "score"
-        if stop.patience_nfe is not None and self.usage.nfe_search - self._nfe_at_best >= stop.patience_nfe:
-            return "patience"
+        if stop.patience_nfe is not None and best is not None:
+            idle = self.usage.nfe_search - self._nfe_at_best
+            if idle >= stop.patience_nfe:
+                return "patience"
         return "seconds" if out_of_time else None
 
     def _final_proposals(self) -> tuple[Proposal, ...]:
+        """The winners again at `final_steps`, from the last noise that was put in; none that is there already."""
         steps = self.request.sampler.final_steps
         if steps is None:
             return ()
-        return tuple(Proposal(id=f"final-{rank}", recipe=c.recipe, steps=steps) for rank, c in enumerate(self._top))
+        sampling, there = final(self.sampling, steps), {c.recipe for c in self._finals}
+        proposals = []
+        for rank, winner in enumerate(self._top):
+            start = _last_noised(winner.recipe)
+            recipe = start.then(sampling.to_end(start.time))
+            if winner.recipe.finished and recipe not in there:
+                nfe = sampling.cost(recipe, len(start.ops))
+                proposals.append(
+                    Proposal(id=f"{self.rounds}-final-{rank}", recipe=recipe, known=len(start.ops), nfe=nfe)
+                )
+        return tuple(proposals)
 
-    def _account(self, candidates: Sequence[Candidate], *, final: bool) -> None:
-        phase = "final" if final else "search"
+    def _extend_where_due(self, extensions: Sequence[Extension]) -> None:
+        for extension in extensions:
+            if extension.after_round == self.rounds:
+                self.extend(extension.nfe)
+
+    def _account(self, candidates: Sequence[Candidate], *, is_final: bool) -> None:
+        phase = "final" if is_final else "search"
         nfe, forwards = sum(c.nfe for c in candidates), sum(c.forwards for c in candidates)
         self.usage = self.usage.model_copy(
             update={
@@ -154,18 +222,31 @@ class SearchRun:
                 f"forwards_{phase}": getattr(self.usage, f"forwards_{phase}") + forwards,
             }
         )
-        spent = {
+        spent: dict[str, Any] = {
             "nfe_spent": self.progress.nfe_spent + nfe,
             "forwards_spent": self.progress.forwards_spent + forwards,
             "round": self.rounds + 1,
         }
-        if final:
-            self.progress = self.progress.model_copy(update=spent)
-            return
-        score = self._top[0].scores[self._selector]
-        if self.progress.best_score is None or score > self.progress.best_score:
-            self._nfe_at_best = self.usage.nfe_search
-        point = CurvePoint(nfe=spent["nfe_spent"], forwards=spent["forwards_spent"], score=score)
-        self.progress = self.progress.model_copy(
-            update=spent | {"best_score": score, "curve": (*self.progress.curve, point)}
-        )
+        if not is_final and self._top[0].recipe.finished:
+            score = self._top[0].scores[self._selector]
+            if self.progress.best_score is None or score > self.progress.best_score:
+                self._nfe_at_best = self.usage.nfe_search
+            point = CurvePoint(nfe=spent["nfe_spent"], forwards=spent["forwards_spent"], score=score)
+            spent |= {"best_score": score, "curve": (*self.progress.curve, point)}
+        self.progress = self.progress.model_copy(update=spent)
+
+
+def _algorithm(request: GenerateRequest, method: SamplerOffer) -> Search[Any]:
+    name = request.search.algorithm
+    if name not in ALGORITHMS:
+        raise UnknownName("algorithm", name, ALGORITHMS)
+    search = ALGORITHMS[name]
+    if search.stochastic and not method.stochastic:
+        raise Unsuitable("sampler.method", f"algorithm {name!r} needs a stochastic one, not {method.name!r}")
+    return search
+
+
+def _last_noised(recipe: Recipe) -> Recipe:
+    """The recipe up to where noise was last put in: what follows is an ODE, which more steps solve better."""
+    count = next((i for i in range(len(recipe.ops), 0, -1) if not isinstance(recipe.ops[i - 1], Integrate)), 0)
+    return recipe.prefix(count) if count > len(recipe.noise.ops) else recipe.noise

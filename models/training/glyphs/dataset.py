@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.training.glyphs.families import CLASSES
+
 #: Named colours (sRGB in [0, 1]); a caption may use the names.
 PALETTE: dict[str, tuple[float, float, float]] = {
     "black": (0.05, 0.05, 0.05),
@@ -69,7 +71,39 @@ class GlyphData:
             mask = F.grid_sample(
                 mask, F.affine_grid(torch.eye(2, 3) + noise, list(mask.shape), align_corners=False), align_corners=False
             )
-        pair = self.pairs[torch.randint(len(self.pairs), (size,), generator=generator)]
-        colors = self._palette[pair] + (torch.rand(size, 2, 3, generator=generator) * 2 - 1) * COLOR_JITTER
+        pair = torch.randint(len(self.pairs), (size,), generator=generator)
+        return self.paint(mask, pair, torch.rand(size, 2, 3, generator=generator))
+
+    def paint(self, mask: Tensor, pair: Tensor, jitter: Tensor) -> Tensor:
+        """Masks `[B, 1, 32, 32]` in [0, 1] in the colours of `pairs[pair]`, moved by `jitter [B, 2, 3]` in [0, 1)."""
+        device = mask.device
+        colors = self._palette[self.pairs[pair.cpu()]].to(device) + (jitter * 2 - 1) * COLOR_JITTER
         ink, paper = colors.clamp(0, 1)[..., None, None].unbind(1)
         return paper + (ink - paper) * mask
+
+
+class GlyphTrainingData:
+    """The training families in random colours; see `models.training.data.TrainingData`."""
+
+    uniforms = 7  # a pair of colours, and a jitter of each channel of each
+    shape = (3, 32, 32)
+    latents = False
+
+    def __init__(self, path: Path) -> None:
+        self.glyphs = GlyphData(path)
+        self.labels = self.glyphs.labels
+        self.classes = tuple(CLASSES)
+
+    def __len__(self) -> int:
+        return len(self.glyphs)
+
+    def __getitem__(self, indices: list[int]) -> Tensor:
+        """Masks `[B, 32, 32]` uint8."""
+        return self.glyphs.masks[indices]
+
+    def states(self, raw: Tensor, uniforms: Tensor) -> Tensor:
+        """`[B, 3, 32, 32]` in [-1, 1]."""
+        pairs = len(self.glyphs.pairs)
+        pair = (uniforms[:, 0] * pairs).long().clamp(max=pairs - 1)  # rounding can make a product of `pairs`
+        images = self.glyphs.paint(raw.float().div(255).unsqueeze(1), pair, uniforms[:, 1:].reshape(-1, 2, 3))
+        return images * 2 - 1

@@ -14,7 +14,6 @@ import uvicorn
 
 from service.gateway.app import create_app
 from workers.jobs.schemas import (
-    AlgorithmOffer,
     ModelOffer,
     Offer,
     SamplerChoice,
@@ -22,7 +21,7 @@ from workers.jobs.schemas import (
     VerifierOffer,
 )
 from workers.jobs.store import JobStore
-from workers.search.random_search import RandomSearch
+from workers.search.registry import algorithm_offers
 from workers.settings import Settings
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
@@ -38,9 +37,11 @@ OFFER = Offer(
             samplers=(
                 SamplerOffer(name="euler", evaluations_per_step=1),
                 SamplerOffer(name="heun", evaluations_per_step=2),
+                SamplerOffer(name="euler_maruyama", evaluations_per_step=1, stochastic=True),
             ),
             default_sampler=SamplerChoice(method="heun", steps=20, guidance=1.5),
             license="Apache-2.0",
+            forwards_per_second=500.0,
         ),
         ModelOffer(
             name="free",
@@ -59,14 +60,7 @@ OFFER = Offer(
         VerifierOffer(name="aesthetic", title="Looks", needs=(), models=("glyphs", "free")),
         VerifierOffer(name="other", title="Of another model", needs=(), models=("faces",)),
     ),
-    algorithms=(
-        AlgorithmOffer(
-            name="random",
-            title=RandomSearch.title,
-            reference=RandomSearch.reference,
-            options_schema=RandomSearch.Options.model_json_schema(),
-        ),
-    ),
+    algorithms=algorithm_offers(),
     deterministic=True,
 )
 

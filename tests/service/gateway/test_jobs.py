@@ -12,7 +12,7 @@ import pytest
 
 from tests.service.gateway.conftest import OFFER, body, problem, serving
 from tests.workers.jobs.makers import PNG, claimed, log_round, make_job, make_result, succeeded
-from workers.jobs.schemas import JobError, Status, Usage
+from workers.jobs.schemas import JobError, SamplerChoice, Status, Usage
 from workers.jobs.store import JobStore
 from workers.settings import Settings
 
@@ -43,7 +43,8 @@ async def test_a_class_goes_by_name_or_index(
 async def test_the_models_sampler_defaults_fill_what_is_not_given(http: httpx.AsyncClient) -> None:
     request = body(model="free", condition={"prompt": "x"}, verifier="aesthetic", sampler={"steps": 3})
     job = (await http.post("/generate", json=request)).json()
-    assert job["request"]["sampler"] == {"method": "euler", "steps": 3, "guidance": 1.0, "final_steps": None}
+    expected = SamplerChoice(method="euler", steps=3, guidance=1.0)
+    assert SamplerChoice.model_validate(job["request"]["sampler"]) == expected
 
 
 async def test_a_repeated_idempotency_key_gives_the_same_job(http: httpx.AsyncClient) -> None:

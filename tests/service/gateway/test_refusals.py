@@ -41,7 +41,7 @@ def http(valkey_url: str) -> Iterator[httpx.Client]:
         ({"verifier": "clip"}, "unknown-verifier", "verifier.name", ["classifier", "aesthetic"]),
         ({"verifier": "other"}, "unknown-verifier", "verifier.name", ["classifier", "aesthetic"]),
         ({"search": "annealing"}, "unknown-algorithm", "search.algorithm", ["random"]),
-        ({"sampler": {"method": "ddim"}}, "unknown-sampler", "sampler.method", ["euler", "heun"]),
+        ({"sampler": {"method": "ddim"}}, "unknown-sampler", "sampler.method", ["euler", "heun", "euler_maruyama"]),
         ({"condition": {"class": "q"}}, "unknown-class", "condition.class", list(LETTERS)),
         ({"condition": {"class": 36}}, "unknown-class", "condition.class", list(LETTERS)),
         ({"condition": {"class": -1}}, "unknown-class", "condition.class", list(LETTERS)),

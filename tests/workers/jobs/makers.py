@@ -40,7 +40,7 @@ def make_job(**fields: Any) -> Job:
 def make_candidate(identifier: str, score: float = -1.0, round: int = 0, index: int = 0) -> Candidate:
     """An evaluated candidate of 40 NFE."""
     recipe = Recipe(seed=7, round=round, index=index)
-    return Candidate(id=identifier, recipe=recipe, steps=20, nfe=40, forwards=80, scores={"classifier": score})
+    return Candidate(id=identifier, recipe=recipe, nfe=40, forwards=80, scores={"classifier": score})
 
 
 def make_round(index: int) -> Round:

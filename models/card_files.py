@@ -1,0 +1,154 @@
+"""The cards as files: where they lie, what they say in TOML, and where the weights they name are kept.
+
+Nothing here imports torch, so that the command line can fetch weights without it.
+
+A card lies in `models/cards/` or in a folder of `SITSEARCH_CARDS_DIR` (several are separated as in PATH), which goes
+first: a card there replaces the bundled one of its name. Weights named by a card are relative to
+
+- `weights_dir() / NAME` if the card says with `[[files]]` where they come from (`sitsearch models pull NAME`), else
+- `models/` for a bundled card, and the card's own folder for another.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, field_validator
+
+from models.checksums import check_sha256, read_sums
+from models.errors import BadCard, BadWeights, UnknownCard
+
+ROOT = Path(__file__).parent
+CARDS = ROOT / "cards"
+
+
+class RemoteFile(BaseModel):
+    """One file of a card's weights and where it is published."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(description="where it lies in the model's folder, relative, with `/`")
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    size: PositiveInt | None = Field(None, description="bytes, where known")
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = Field("", description="empty: not pinned")
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        path = PurePosixPath(value)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise ValueError("must lie inside the model's folder")
+        return value
+
+
+_FILES = TypeAdapter(tuple[RemoteFile, ...])
+
+
+@dataclass(frozen=True)
+class CardFile:
+    """A card as it was read.
+
+    Attributes:
+        name: of the card.
+        path: the TOML file.
+        table: what it says, without `files`.
+        files: what can be fetched.
+        base: folder that its weights are relative to.
+    """
+
+    name: str
+    path: Path
+    table: Mapping[str, Any]
+    files: tuple[RemoteFile, ...]
+    base: Path
+
+    def locate(self, weights: str) -> Path:
+        """Where the weights `weights` of the card are.
+
+        Raises:
+            BadWeights: they are not there; the message says how to get them.
+        """
+        path = self.base / Path(weights).expanduser()
+        missing = [path] if not path.exists() else []
+        missing += [self.base / file.path for file in self.files if not (self.base / file.path).exists()]
+        if missing and self.files:
+            raise BadWeights(
+                f"cannot read the weights of {self.name!r}: {missing[0]} is missing; run `sitsearch models pull "
+                f"{self.name}` (SITSEARCH_WEIGHTS_DIR says where they are kept)"
+            )
+        if missing:
+            raise BadWeights(f"cannot read the weights of {self.name!r}: {path} is missing")
+        return path
+
+    def checksums(self) -> dict[Path, str]:
+        """File to SHA-256: the card's own, or, where it pins none, what the download noted."""
+        noted = read_sums(self.base) if self.files else {}
+        known = {file.path: file.sha256 or noted.get(file.path, "") for file in self.files}
+        return {self.base / path: digest for path, digest in known.items() if digest}
+
+    def verify(self) -> None:
+        """Check every file whose SHA-256 is known.
+
+        Raises:
+            ChecksumMismatch: one is not the file that was published, or fetched.
+            BadWeights: one cannot be read.
+        """
+        for path, digest in self.checksums().items():
+            try:
+                check_sha256(path, digest)
+            except OSError as error:
+                raise BadWeights(f"cannot read the weights {path}: {error}") from error
+
+
+def weights_dir() -> Path:
+    """Where fetched weights are kept, a folder a model: `SITSEARCH_WEIGHTS_DIR`, or `sitsearch` in the user's cache."""
+    if given := os.environ.get("SITSEARCH_WEIGHTS_DIR"):
+        return Path(given).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "sitsearch"
+
+
+def known_cards() -> dict[str, Path]:
+    """Name to file of every card, sorted by name."""
+    given = os.environ.get("SITSEARCH_CARDS_DIR", "")
+    folders = [CARDS, *(Path(folder).expanduser() for folder in reversed(given.split(os.pathsep)) if folder)]
+    return dict(sorted((path.stem, path) for folder in folders for path in folder.glob("*.toml")))
+
+
+def read_card(name: str, *, weights: Path | None = None) -> CardFile:
+    """The card `name`.
+
+    Args:
+        name: of the card.
+        weights: stands in for `weights_dir()`.
+
+    Raises:
+        UnknownCard: there is none.
+        BadCard: it is not TOML, has another name than its file, or its `[[files]]` are not as `RemoteFile` says.
+    """
+    cards = known_cards()
+    if name not in cards:
+        raise UnknownCard(f"no card named {name!r}; there are {', '.join(cards)}")
+    path = cards[name]
+    try:
+        table = tomllib.loads(path.read_text())
+        files = _FILES.validate_python(table.pop("files", ()))
+    except tomllib.TOMLDecodeError as error:
+        raise BadCard(f"the card {path} is not TOML: {error}") from error
+    except ValidationError as error:
+        raise BadCard(f"the card {path}: {reasons(error, 'files')}") from error
+    if table.get("name") != name:
+        raise BadCard(f"the card {path} has the name {table.get('name')!r}, and its file {name!r}")
+    bundled = ROOT if path.parent == CARDS else path.parent
+    base = (weights or weights_dir()) / name if files else bundled
+    return CardFile(name, path, table, files, base)
+
+
+def reasons(error: ValidationError, *prefix: str) -> str:
+    """What pydantic found wrong, in one line: `field: reason; field: reason`."""
+    return "; ".join(f"{'.'.join(map(str, (*prefix, *e['loc'])))}: {e['msg']}" for e in error.errors())

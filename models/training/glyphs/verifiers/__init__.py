@@ -1,0 +1,1 @@
+"""Training of the bundled verifiers of `glyphs`: auditor, CLIP, DINOv2, aesthetic head."""

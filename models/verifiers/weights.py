@@ -1,0 +1,75 @@
+"""Reading the weights of verifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from models.checksums import check_sha256, sha256_of
+from models.errors import BadWeights
+from models.loading.checkpoint import is_pickle, read_checkpoint
+from models.verifiers.base import Weights
+
+
+def read_state(weights: Weights, *, sha256: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a weights file, or of a state dict as it is.
+
+    Args:
+        weights: what `models.loading.checkpoint.read_checkpoint` reads; a file of `torch.save` only if its checksum is
+            given; or a state dict.
+        sha256: the file's checksum, in hexadecimal.
+
+    Raises:
+        BadWeights: the file is missing, is not one of these, holds more than tensors, or has another checksum.
+    """
+    if isinstance(weights, Mapping):
+        return dict(weights)
+    path = Path(weights)
+    try:
+        if sha256 is not None:
+            check_sha256(path, sha256)
+        elif is_pickle(path):
+            raise BadWeights(
+                f"{path} is not safetensors, and is read only if its SHA-256 is given: convert it, or set the option "
+                f"`sha256` to that of the file you mean (this one's is {sha256_of(path)})"
+            )
+    except OSError as error:
+        raise BadWeights(f"cannot read the weights {path}: {error}") from error
+    return read_checkpoint(path)
+
+
+def load_pretrained(model: Any, folder: Path, device: str) -> Any:
+    """An instance of a transformers model class from a folder of its `save_pretrained`, frozen, in float32.
+
+    Raises:
+        BadWeights: the weights cannot be read, or do not fit the folder's configuration, or are not all there.
+    """
+    try:
+        net, report = model.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, RuntimeError) as error:
+        raise BadWeights(f"{folder} does not load: {error}") from error
+    if report["missing_keys"]:
+        raise BadWeights(f"{folder} lacks {sorted(report['missing_keys'])[:3]}")
+    return net.to(device).float().eval().requires_grad_(False)
+
+
+def require_folder(weights: Weights, *needed: str) -> Path:
+    """The folder `weights`, with the files `needed` (glob patterns) in it.
+
+    Raises:
+        BadWeights: it is not a folder, or one of them is missing.
+    """
+    if isinstance(weights, Mapping):
+        raise BadWeights("this kind of verifier loads a folder, not a state dict")
+    folder = Path(weights)
+    if not folder.is_dir():
+        raise BadWeights(f"{folder} is not a folder")
+    for pattern in needed:
+        if not any(folder.glob(pattern)):
+            raise BadWeights(f"{folder} has no {pattern}")
+    return folder

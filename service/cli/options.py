@@ -1,0 +1,75 @@
+"""The options that describe a request, shared by the commands that take one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+
+def request_of(
+    class_: Annotated[str | None, typer.Option("--class", help="what to draw: a class name or index")] = None,
+    prompt: Annotated[str | None, typer.Option(help="what to draw, in words (for verifiers that read them)")] = None,
+    nfe: Annotated[int | None, typer.Option(help="budget in function evaluations [default: 2000]")] = None,
+    forwards: Annotated[int | None, typer.Option(help="budget in network rows")] = None,
+    seconds: Annotated[float | None, typer.Option(help="end after so many seconds, with the best so far")] = None,
+    model: Annotated[str, typer.Option(help="model to search over")] = "glyphs",
+    verifier: Annotated[str, typer.Option(help="verifier that selects")] = "classifier",
+    search: Annotated[str, typer.Option(help="search algorithm")] = "random",
+    option: Annotated[list[str] | None, typer.Option(help="an option of the algorithm, NAME=VALUE")] = None,
+    method: Annotated[str | None, typer.Option(help="sampling method [default: one that suits]")] = None,
+    steps: Annotated[int | None, typer.Option(help="sampling steps of a candidate [default: the model's]")] = None,
+    final_steps: Annotated[int | None, typer.Option(help="sampling steps of the winner's re-generation")] = None,
+    guidance: Annotated[float | None, typer.Option(help="guidance scale; 1 is unguided [default: the model's]")] = None,
+    sampler: Annotated[list[str] | None, typer.Option(help="another setting of the sampler, NAME=VALUE")] = None,
+    target: Annotated[float | None, typer.Option(help="end when a candidate scores as much")] = None,
+    patience: Annotated[int | None, typer.Option(help="end after so many NFE without a better candidate")] = None,
+    num_images: Annotated[int, typer.Option(help="how many of the best to keep")] = 1,
+    seed: Annotated[int, typer.Option(help="seed of every random draw")] = 0,
+) -> dict[str, Any]:
+    """The body of `POST /generate`."""
+    sampling = {"method": method, "steps": steps, "guidance": guidance, "final_steps": final_steps}
+    return {
+        "model": model,
+        "condition": _given({"class": class_, "prompt": prompt}),
+        "num_images": num_images,
+        "seed": seed,
+        "budget": _given({"nfe": nfe if nfe or forwards else 2000, "forwards": forwards, "seconds": seconds}),
+        "verifier": verifier,
+        "search": {"algorithm": search} | dict(_option(text) for text in option or ()),
+        "sampler": _given(sampling) | dict(_option(text) for text in sampler or ()),
+        "stop": _given({"score": target, "patience_nfe": patience}),
+    }
+
+
+def takes_request(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose first argument is a request: it gets the options of `request_of` before its own."""
+    options = inspect.signature(request_of, eval_str=True).parameters
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> None:
+        asked = request_of(**{name: given.pop(name) for name in options})
+        command(asked, **given)
+
+    wrapped.__signature__ = inspect.Signature([*options.values(), *own])  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in (*options.values(), *own)}
+    return wrapped
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value

@@ -1,0 +1,72 @@
+"""Plans of requests, and the budgets of searches that go on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from service.gateway.problems import Conflict, FieldError, Invalid
+from workers.jobs.base import Count, Schema
+from workers.jobs.schemas import MAX_NFE, Extension, GenerateRequest, Job, Offer, SamplerOffer, Status
+from workers.search.dry_run import Plan, make_plan
+from workers.search.plan import cap, reserved, sampling_of
+
+
+class PlanView(Schema):
+    """What a request would do; `seconds` is an estimate for an idle service, where its speed was measured."""
+
+    plan: Plan
+    request: GenerateRequest
+    seconds: float | None
+
+
+class ExtendRequest(Schema):
+    """The body of `POST /jobs/{id}/extend`: the new budget in NFE, in all."""
+
+    nfe: Annotated[Count, Field(ge=1, le=MAX_NFE)]
+
+
+def plan_view(request: GenerateRequest, offer: Offer) -> PlanView:
+    """The plan of an admitted request."""
+    plan = make_plan(request, _method(request, offer))
+    model = next(m for m in offer.models if m.name == request.model)
+    verifier = next(v for v in offer.verifiers if v.name == request.verifier.name)
+    seconds = None
+    if model.forwards_per_second:
+        seconds = plan.forwards / model.forwards_per_second
+        if verifier.images_per_second:
+            seconds += plan.candidates / verifier.images_per_second
+        seconds = round(seconds, 2)
+    return PlanView(plan=plan, request=request, seconds=seconds)
+
+
+def extension_of(job: Job, nfe: int, offer: Offer, *, max_nfe: int) -> Extension | None:
+    """What raises the job's budget to `nfe` in all; None if that is its budget already.
+
+    Raises:
+        Invalid: the budget would shrink, exceed `max_nfe`, or not buy another final generation.
+        Conflict: the job has not succeeded, so there is no finished search to go on from.
+    """
+    now = cap(job.request) + sum(extension.nfe for extension in job.extensions)
+    if nfe == now:
+        return None
+    if job.status is not Status.SUCCEEDED:
+        raise Conflict(f"the job is {job.status}; only one that has succeeded can be extended", slug="not-succeeded")
+    needed = reserved(job.request, sampling_of(job.request, _method(job.request, offer)))
+    for wrong, message in (
+        (nfe < now, f"must be more than the {now} NFE that the search had"),
+        (nfe > max_nfe, f"at most {max_nfe} NFE a job here"),
+        (nfe < now + needed, f"must be at least {now + needed}: another final generation takes {needed}"),
+    ):
+        if wrong:
+            raise Invalid([FieldError(field="nfe", message=message)], slug="budget-unsuitable")
+    return Extension(after_round=job.progress.round, nfe=nfe - now)
+
+
+def _method(request: GenerateRequest, offer: Offer) -> SamplerOffer:
+    for model in offer.models:
+        for method in model.samplers:
+            if model.name == request.model and method.name == request.sampler.method:
+                return method
+    raise Conflict(f"model {request.model!r} with sampler {request.sampler.method!r} is not offered any more")

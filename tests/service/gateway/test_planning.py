@@ -1,0 +1,56 @@
+"""Dry runs and extensions over HTTP."""
+
+from __future__ import annotations
+
+import httpx
+
+from tests.service.gateway.conftest import body, problem
+from tests.workers.jobs.makers import claimed, log_round, make_result, succeeded
+from workers.jobs.schemas import Status, Usage
+from workers.jobs.store import JobStore
+
+
+async def test_a_dry_run_answers_with_the_plan_and_submits_nothing(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/generate?dry_run=true", json=body(sampler={"steps": 5, "final_steps": 20}))
+    assert answer.status_code == 200
+    content = answer.json()
+    plan = content["plan"]
+    assert plan["nfe"] == {"budget": 400, "search": 360, "final": 40, "unspent": 0}
+    assert (plan["rounds"], plan["candidates"], plan["forwards"], plan["exact"]) == (3, 36, 800, True)
+    assert content["seconds"] == 1.6  # 800 forwards at 500 a second
+    assert content["request"]["sampler"]["guidance"] == 1.5  # as it would run
+    assert (await http.get("/jobs")).json()["jobs"] == []
+
+
+async def test_a_dry_run_refuses_what_a_submission_refuses(http: httpx.AsyncClient) -> None:
+    content = problem(await http.post("/generate?dry_run=true", json=body(budget={"nfe": 3})), 422, "budget-too-small")
+    assert content["errors"][0]["field"] == "budget.nfe"
+
+
+async def test_a_search_that_succeeded_goes_on_with_a_larger_budget(http: httpx.AsyncClient, store: JobStore) -> None:
+    job = await succeeded(store)
+    link = (await http.get(f"/jobs/{job.id}")).json()["links"]["extend"]
+    answer = await http.post(link, json={"nfe": 900})
+    assert answer.status_code == 202
+    extended = answer.json()
+    assert (extended["status"], extended["result"], extended["finished_at"]) == ("queued", None, None)
+    assert extended["progress"]["nfe_budget"] == 900
+    assert (await http.post(link, json={"nfe": 900})).json()["status"] == "queued"  # again: nothing changes
+    claim = await store.claim("a")
+    assert claim is not None and claim.job.id == job.id and not claim.taken_over
+    rounds = len(await store.rounds(job.id))
+    assert [(e.after_round, e.nfe) for e in claim.job.extensions] == [(rounds, 500)]
+    await log_round(store, claim, rounds)
+    await store.finish(claim, status=Status.SUCCEEDED, result=make_result("0-0"), usage=Usage())
+    assert (await http.get(f"/jobs/{job.id}")).json()["status"] == "succeeded"
+
+
+async def test_what_cannot_be_extended_says_why(http: httpx.AsyncClient, store: JobStore) -> None:
+    job = await succeeded(store)
+    for nfe, said in ((399, "more than the 400"), (10**7, "at most")):
+        content = problem(await http.post(f"/jobs/{job.id}/extend", json={"nfe": nfe}), 422, "budget-unsuitable")
+        assert content["errors"][0]["field"] == "nfe" and said in content["errors"][0]["message"]
+    problem(await http.post(f"/jobs/{job.id}/extend", json={}), 422, "invalid-request")
+    running = (await claimed(store)).job
+    problem(await http.post(f"/jobs/{running.id}/extend", json={"nfe": 900}), 409, "not-succeeded")
+    problem(await http.post("/jobs/nope/extend", json={"nfe": 900}), 404, "unknown-job")

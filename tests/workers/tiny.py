@@ -1,0 +1,18 @@
+"""A tiny network with random weights."""
+
+from __future__ import annotations
+
+import torch
+
+from models.generator import SiTGenerator
+from models.sit import SiT, SiTConfig
+
+
+def tiny_generator(interpolant: str = "Linear", prediction: str = "velocity") -> SiTGenerator:
+    """8x8 RGB, 5 classes; weights everywhere, also where training starts from zero."""
+    torch.manual_seed(0)
+    net = SiT(SiTConfig(8, 4, 3, 16, 2, 2, 5, learn_sigma=False))
+    for parameter in net.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return SiTGenerator(net.eval(), interpolant=interpolant, prediction=prediction)

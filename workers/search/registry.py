@@ -1,0 +1,26 @@
+"""Which search algorithms there are: one line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workers.jobs.schemas import AlgorithmOffer
+from workers.search.base import Search
+from workers.search.random_search import RandomSearch
+
+#: Every algorithm by name. Adding one is a file beside these and a line here.
+ALGORITHMS: dict[str, Search[Any]] = {search.name: search for search in (RandomSearch(),)}
+
+
+def algorithm_offers() -> tuple[AlgorithmOffer, ...]:
+    """Every registered algorithm with the schema of its options."""
+    return tuple(
+        AlgorithmOffer(
+            name=search.name,
+            title=search.title,
+            reference=search.reference,
+            stochastic=search.stochastic,
+            options_schema=search.Options.model_json_schema(),
+        )
+        for search in ALGORITHMS.values()
+    )

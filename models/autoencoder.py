@@ -27,7 +27,7 @@ class LatentImages:
     Args:
         vae: a diffusers `AutoencoderKL` (or one with its interface), on its device and in its dtype.
         batch: samples of one pass of the VAE, at least 1. Passes are padded to that many, so that a sample's image does
-            not depend on how many others it is decoded with; memory grows with it (some 0.6 GB a sample at 256 x 256).
+            not depend on how many others it is decoded with; the memory that decoding takes grows with it.
         tiling: decode and encode images larger than the VAE was trained on in overlapping tiles with blended seams:
             bounded memory, and slightly other pixels.
 

@@ -117,7 +117,9 @@ def known_cards() -> dict[str, Path]:
     """Name to file of every card, sorted by name."""
     given = os.environ.get("SITSEARCH_CARDS_DIR", "")
     folders = [CARDS, *(Path(folder).expanduser() for folder in reversed(given.split(os.pathsep)) if folder)]
-    return dict(sorted((path.stem, path) for folder in folders for path in folder.glob("*.toml")))
+    # of two with one name, the later folder's stays
+    found = {path.stem: path for folder in folders for path in folder.glob("*.toml")}
+    return dict(sorted(found.items()))
 
 
 def read_card(name: str, *, weights: Path | None = None) -> CardFile:

@@ -1,7 +1,7 @@
 """What can be loaded, by the names of the cards: generators and verifiers.
 
-A card with a `[network]` table describes a generator (`models.model_card`), one with a `kind` a verifier. Where cards
-and weights lie is said in `models.card_files`.
+A card with a `kind` describes a verifier, any other a generator (`models.model_card`). Where cards and weights lie is
+said in `models.card_files`.
 """
 
 from __future__ import annotations

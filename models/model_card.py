@@ -227,7 +227,7 @@ def model_card(name: str) -> ModelCard:
         BadCard: it is not as `ModelTable` says.
     """
     file = read_card(name)
-    if "network" not in file.table:
+    if "kind" in file.table:
         raise UnknownCard(f"{name!r} is a verifier's card, not a model's")
     try:
         return ModelCard(file, ModelTable.model_validate(file.table))

@@ -15,19 +15,32 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from models.condition import Condition
-from workers.images import encode_png
+from models.verifiers.errors import VerifierUnavailable
+from workers.errors import SearchError
+from workers.images import decode_png, encode_png
 from workers.jobs.errors import JobCanceled, LeaseLost, StoreUnavailable
-from workers.jobs.schemas import Candidate, Job, JobError, ModelOffer, Offer, Result, SamplerOffer, Status, Usage
+from workers.jobs.schemas import (
+    Candidate,
+    Job,
+    JobError,
+    ModelOffer,
+    Offer,
+    Result,
+    SamplerOffer,
+    Status,
+    Usage,
+    VerifierOffer,
+)
 from workers.jobs.store import Claim, JobStore
 from workers.local import orders_of
 from workers.sampler import Samples
 from workers.search.base import Proposal
 from workers.search.registry import algorithm_offers
-from workers.search.run import SearchRun
+from workers.search.start import Run, start_run
 from workers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -145,7 +158,9 @@ class Coordinator:
             raise
         except Exception as error:
             log.exception("job %s failed", claim.job.id)
-            reason = JobError(code="search-failed", detail=f"{type(error).__name__}: {error}"[:500])
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            code = "verifier-unavailable" if isinstance(cause, VerifierUnavailable) else "search-failed"
+            reason = JobError(code=code, detail=f"{type(cause).__name__}: {cause}"[:500])
             logged = await self.store.get(claim.job.id)
             spent = logged.usage if logged else claim.job.usage
             await self.store.finish(claim, status=Status.FAILED, error=reason, usage=spent)
@@ -155,23 +170,29 @@ class Coordinator:
 
     async def _search(self, claim: Claim) -> tuple[Result, Usage]:
         job = claim.job
-        run = SearchRun(job.request, self._method(job))
+        run = start_run(job.request, self._method(job))
         run.replay(await self.store.rounds(job.id), job.extensions)
-        wasted = _Wasted(job)
+        work = _Work(job, self._conditions(job), _Wasted(job))
+        if run.rounds and job.request.condition.classes:
+            await self._features_again(work, run)
         retaken = claim.taken_over
         deadline = None
         if job.request.budget.seconds is not None:
             deadline = (job.started_at or time.time()) + job.request.budget.seconds
         while proposals := run.ask(out_of_time=deadline is not None and time.time() >= deadline):
             if retaken:  # the round that the lost coordinator had under way is evaluated again
-                wasted.add_all(proposals)
+                work.wasted.add_all(proposals)
                 retaken = False
-            candidates, images = await self._evaluate(job, proposals, run.phase, wasted)
-            done = run.tell(candidates)
+            candidates, images = await self._evaluate(work, proposals, run.phase)
+            run.tell(candidates)
+            work.choose(run.best[-1].id)
+            if run.to_audit is not None:
+                made = {c.id: image for c, image in zip(candidates, images, strict=True)}
+                run.audit(await self._audit(work, run.to_audit, made))
             keep = [candidate.id for candidate in run.kept]
             fresh = {c.id: encode_png(image, c) for c, image in zip(candidates, images, strict=True) if c.id in keep}
             await self.store.append_round(
-                claim, done, progress=run.progress, usage=wasted.added_to(run.usage), images=fresh, keep=keep
+                claim, run.log(), progress=run.progress, usage=work.wasted.added_to(run.usage), images=fresh, keep=keep
             )
             for name, spent in (
                 ("nfe_total", sum(c.nfe for c in candidates)),
@@ -180,24 +201,66 @@ class Coordinator:
                 ("rounds_total", 1),
             ):
                 self.counters[name] += spent
-        return run.result(), wasted.added_to(run.usage)
+        return run.result(), work.wasted.added_to(run.usage)
 
     async def _evaluate(
-        self, job: Job, proposals: Sequence[Proposal], phase: Any, wasted: _Wasted
+        self, work: _Work, proposals: Sequence[Proposal], phase: Any
     ) -> tuple[list[Candidate], np.ndarray]:
         """Sample and score proposals."""
-        name, condition = job.request.verifier.name, self._condition(job)
-        samples = await self._persist(job, lambda: self._sample(job, proposals), lambda: wasted.add_all(proposals))
-        wasted.add(samples.nfe_again, samples.forwards_again)
-        conditions = [condition] * len(proposals)
-        (scores,) = await self._persist(
-            job, lambda: _all([self.verifiers[name].score.remote(samples.images, conditions)]), lambda: None
+        job, names = work.job, work.job.request.verifier.names
+        samples = await self._persist(
+            job, lambda: self._sample(work, proposals), lambda: work.wasted.add_all(proposals)
         )
+        work.wasted.add(samples.nfe_again, samples.forwards_again)
+        conditions = [work.conditions[p.condition] for p in proposals]
+        if job.request.condition.classes and self._verifier(names[0]).sets:
+            scores = [{names[0]: s} for s in await self._set_scores(work, [p.id for p in proposals], samples.images)]
+        else:
+            scores = await self._scores(job, names, samples.images, conditions)
         candidates = [
-            Candidate(id=p.id, recipe=p.recipe, nfe=n, forwards=f, scores={name: score}, phase=phase)
-            for p, n, f, score in zip(proposals, samples.nfe, samples.forwards, scores, strict=True)
+            Candidate(id=p.id, recipe=p.recipe, nfe=n, forwards=f, scores=row, phase=phase, condition=p.condition)
+            for p, n, f, row in zip(proposals, samples.nfe, samples.forwards, scores, strict=True)
         ]
         return candidates, samples.images
+
+    async def _scores(
+        self, job: Job, names: Sequence[str], images: np.ndarray, conditions: Sequence[Condition]
+    ) -> list[dict[str, float]]:
+        """Scores of images by several verifiers, which work at the same time."""
+        columns = await self._persist(
+            job, lambda: _all([self.verifiers[name].score.remote(images, conditions) for name in names]), _nothing
+        )
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    async def _audit(self, work: _Work, winner: Candidate, fresh: dict[str, np.ndarray]) -> dict[str, float]:
+        """What the request's auditors say of the best candidate so far."""
+        image = fresh.get(winner.id)
+        if image is None:  # of an earlier round: an ensemble changes its mind
+            png = await self.store.image(work.job.id, winner.id)
+            if png is None:
+                raise SearchError(f"the image of {winner.id!r} has expired and cannot be audited")
+            image = decode_png(png)
+        conditions = [work.conditions[winner.condition]]
+        return (await self._scores(work.job, work.job.request.auditors, image[None], conditions))[0]
+
+    async def _set_scores(self, work: _Work, ids: Sequence[str], images: np.ndarray) -> list[float]:
+        """Scores of the set so far with each image added alone."""
+        call = self.verifiers[work.job.request.verifier.name].set_scores
+        answer = await self._persist(work.job, lambda: _all([call.remote(images, work.chosen)]), _nothing)
+        scores, features = answer[0]
+        work.features = dict(zip(ids, features, strict=True))
+        return list(scores)
+
+    async def _features_again(self, work: _Work, run: Run) -> None:
+        """What a lost coordinator knew of the set so far: the features of the images that were kept."""
+        if not self._verifier(work.job.request.verifier.name).sets:
+            return
+        kept = await self.store.images(work.job.id)
+        for candidate in run.best:
+            if candidate.id not in kept:
+                raise SearchError(f"the image of {candidate.id!r} has expired, and with it the set so far")
+            await self._set_scores(work, [candidate.id], decode_png(kept[candidate.id])[None])
+            work.choose(candidate.id)
 
     async def _persist(self, job: Job, call: Callable[[], Awaitable[T]], lost: Callable[[], None]) -> T:
         """Call again when a replica dies under it, since a recipe gives the same image and an image the same score."""
@@ -212,9 +275,10 @@ class Coordinator:
                 await asyncio.sleep(2**attempt / 4)
         raise AssertionError("unreachable")
 
-    async def _sample(self, job: Job, proposals: Sequence[Proposal]) -> Samples:
+    async def _sample(self, work: _Work, proposals: Sequence[Proposal]) -> Samples:
         """The proposals' images, made by all replicas of the job's model together."""
-        orders = orders_of(proposals, job.request.sampler, self._condition(job))
+        job = work.job
+        orders = orders_of(proposals, job.request.sampler, work.conditions)
         share = max(1, -(-len(orders) // self.settings.sampler_replicas))
         sampler = self.samplers[job.request.model]
         parts = await _all([sampler.sample.remote(job.id, orders[i : i + share]) for i in range(0, len(orders), share)])
@@ -233,12 +297,31 @@ class Coordinator:
     def _method(self, job: Job) -> SamplerOffer:
         return next(s for s in self._model(job).samplers if s.name == job.request.sampler.method)
 
-    def _condition(self, job: Job) -> Condition:
+    def _verifier(self, name: str) -> VerifierOffer:
+        assert self.offer is not None
+        return next(v for v in self.offer.verifiers if v.name == name)
+
+    def _conditions(self, job: Job) -> list[Condition]:
         """What the job asks for; a class has the text that the model's card makes of its name."""
         prompt, model = job.request.condition.prompt, self._model(job)
-        if prompt is None and job.class_index is not None and model.template is not None:
-            prompt = model.template.format(model.classes[job.class_index])
-        return Condition(class_index=job.class_index, prompt=prompt)
+        if not job.class_indices:
+            return [Condition(prompt=prompt)]
+        template = model.template or "{}"
+        return [Condition(index, prompt or template.format(model.classes[index])) for index in job.class_indices]
+
+
+class _Work:
+    """A job under way: what it asks for, what it wasted, and the set so far if its verifier judges sets."""
+
+    def __init__(self, job: Job, conditions: Sequence[Condition], wasted: _Wasted) -> None:
+        self.job, self.conditions, self.wasted = job, conditions, wasted
+        self.chosen: np.ndarray | None = None
+        self.features: dict[str, np.ndarray] = {}
+
+    def choose(self, taken: str) -> None:
+        """Candidate `taken` of the last scoring joins the set."""
+        if (feature := self.features.pop(taken, None)) is not None:
+            self.chosen = feature[None] if self.chosen is None else np.concatenate([self.chosen, feature[None]])
 
 
 class _Wasted:
@@ -268,3 +351,7 @@ async def _all(responses: Sequence[Any]) -> list[Any]:
         for response in responses:
             response.cancel()
         raise
+
+
+def _nothing() -> None:
+    pass

@@ -19,3 +19,9 @@ def encode_png(image: np.ndarray, candidate: Candidate) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
+
+
+def decode_png(png: bytes) -> np.ndarray:
+    """`[H, W, 3]` uint8 of a PNG file."""
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB"))

@@ -19,15 +19,16 @@ from torch import Tensor
 
 from models.condition import Condition
 from models.generator import Generator
-from models.verifiers.base import Verifier, score_pictures
+from models.verifiers.base import Verifier
 from workers.engine import Engine
 from workers.errors import UnknownName
 from workers.jobs.schemas import Candidate, GenerateRequest, Progress, Result, SamplerChoice, SamplerOffer, Usage
+from workers.judge import Judge
 from workers.offers import METHODS
 from workers.search import ALGORITHMS
 from workers.search.base import Proposal
 from workers.search.defaults import with_sampler
-from workers.search.run import SearchRun
+from workers.search.start import Run, start_run
 from workers.trajectory import Order, Sample
 
 DEFAULT_SAMPLER = SamplerChoice()
@@ -45,7 +46,7 @@ class Found:
 
 def search(
     generator: Generator,
-    verifier: Verifier,
+    verifier: Verifier | Mapping[str, Verifier],
     algorithm: str | Mapping[str, Any] = "random",
     budget: int | Mapping[str, Any] = 1000,
     *,
@@ -54,6 +55,8 @@ def search(
     seed: int = 0,
     num_images: int = 1,
     stop: Mapping[str, Any] | None = None,
+    rule: str = "rank",
+    auditors: Mapping[str, Verifier] | None = None,
     default_sampler: SamplerChoice = DEFAULT_SAMPLER,
     batch: int = 32,
     deterministic: bool = True,
@@ -62,7 +65,7 @@ def search(
 
     Args:
         generator: the model to search over.
-        verifier: what selects.
+        verifier: what selects; several of them, by name, are an ensemble.
         algorithm: a name, or `{"algorithm": name, ...options}`.
         budget: NFE, or the fields of `Budget`.
         condition: what to draw.
@@ -70,6 +73,8 @@ def search(
         seed: of every random draw.
         num_images: how many of the best to return.
         stop: fields of `StopRules`.
+        rule: of an ensemble, see `workers.search.selection`.
+        auditors: by name; they are asked of the best so far and never select.
         default_sampler: for instance the model card's.
         batch, deterministic: see `Engine`.
 
@@ -78,11 +83,15 @@ def search(
         Unsuitable, BudgetTooSmall: see `SearchRun`.
         pydantic.ValidationError: a field is unknown or out of range.
     """
+    selecting = dict(verifier) if isinstance(verifier, Mapping) else {"verifier": verifier}
+    ensemble = {"name": "ensemble", "members": list(selecting), "rule": rule}
+    choice = ensemble if len(selecting) > 1 else next(iter(selecting))
     request = GenerateRequest.model_validate(
         {
             "condition": {"class": condition.class_index, "prompt": condition.prompt},
             "budget": {"nfe": budget} if isinstance(budget, int) else dict(budget),
-            "verifier": "verifier",
+            "verifier": choice,
+            "auditors": list(auditors or {}),
             "search": algorithm if isinstance(algorithm, str) else dict(algorithm),
             "sampler": dict(sampler or {}),
             "seed": seed,
@@ -94,50 +103,58 @@ def search(
     stochastic = name in ALGORITHMS and ALGORITHMS[name].stochastic
     request = with_sampler(request, default_sampler, METHODS.values(), stochastic=stochastic)
     engine = Engine(generator, batch=batch, deterministic=deterministic)
-    return run_request(engine, verifier, request, condition=condition)
+    return run_request(engine, selecting | dict(auditors or {}), request, conditions=[condition])
 
 
 def run_request(
     engine: Engine,
-    verifier: Verifier,
+    verifiers: Mapping[str, Verifier],
     request: GenerateRequest,
     *,
-    condition: Condition,
-    watch: Callable[[SearchRun], None] | None = None,
+    conditions: Sequence[Condition],
+    watch: Callable[[Run], None] | None = None,
 ) -> Found:
     """Run a request to its end in this process.
 
     Args:
         engine: over the model to search; `request.model` is not looked up.
-        verifier: what selects; its scores stand under `request.verifier.name`.
+        verifiers: by name, those that the request names: what selects, and its auditors.
         request: as `POST /generate` takes it, its sampler's fields filled in.
-        condition: what `request.condition` means.
+        conditions: what `request.condition` means: one, or one for each of its `classes`.
         watch: called with the run after every round.
 
     Raises:
         UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun`.
     """
-    run = SearchRun(request, method_named(request.sampler.method))
+    run = start_run(request, method_named(request.sampler.method))
+    judge, many = Judge(verifiers, batch=engine.batch), bool(request.condition.classes)
     deadline = None if request.budget.seconds is None else time.monotonic() + request.budget.seconds
     images: dict[str, Tensor] = {}
     while proposals := run.ask(out_of_time=deadline is not None and time.monotonic() >= deadline):
-        samples = sample_all(engine, orders_of(proposals, request.sampler, condition))
+        samples = sample_all(engine, orders_of(proposals, request.sampler, conditions))
         pictures = torch.stack([s.image for s in samples])
-        scores = score_pictures(verifier, pictures, [condition] * len(pictures), batch=engine.batch)
-        candidates = [
-            Candidate(
-                id=p.id,
-                recipe=p.recipe,
-                nfe=s.nfe,
-                forwards=s.forwards,
-                scores={request.verifier.name: score},
-                phase=run.phase,
-            )
-            for p, s, score in zip(proposals, samples, scores, strict=True)
-        ]
-        run.tell(candidates)
+        wanted = [conditions[p.condition] for p in proposals]
+        scores = judge.scores(request.verifier.names, [p.id for p in proposals], pictures, wanted, sets=many)
+        run.tell(
+            [
+                Candidate(
+                    id=p.id,
+                    recipe=p.recipe,
+                    nfe=s.nfe,
+                    forwards=s.forwards,
+                    scores=row,
+                    phase=run.phase,
+                    condition=p.condition,
+                )
+                for p, s, row in zip(proposals, samples, scores, strict=True)
+            ]
+        )
+        judge.choose(run.best[-1].id)
         images |= {p.id: s.image for p, s in zip(proposals, samples, strict=True)}
         images = {candidate.id: images[candidate.id] for candidate in run.kept}
+        if (winner := run.to_audit) is not None:
+            (audits,) = judge.scores(request.auditors, [winner.id], images[winner.id][None], [conditions[0]])
+            run.audit(audits)
         if watch is not None:
             watch(run)
     return Found(run.result(), run.progress, run.usage, torch.stack([images[c.id] for c in run.best]))
@@ -154,9 +171,9 @@ def method_named(name: str) -> SamplerOffer:
     return METHODS[name]
 
 
-def orders_of(proposals: Sequence[Proposal], sampler: SamplerChoice, condition: Condition) -> list[Order]:
+def orders_of(proposals: Sequence[Proposal], sampler: SamplerChoice, conditions: Sequence[Condition]) -> list[Order]:
     """What the engine is to make for a round's proposals."""
-    return [Order(p.recipe, condition, sampler, p.known, p.evaluated) for p in proposals]
+    return [Order(p.recipe, conditions[p.condition], sampler, p.known, p.evaluated) for p in proposals]
 
 
 def sample_all(engine: Engine, orders: Sequence[Order], job: str = "local") -> tuple[Sample, ...]:

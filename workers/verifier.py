@@ -14,6 +14,7 @@ from models.catalog import load_verifier, verifier_card
 from models.condition import Condition
 from models.verifiers.base import score_pictures
 from workers.jobs.schemas import VerifierOffer
+from workers.judge import judges_sets, set_scores
 from workers.settings import Settings
 
 
@@ -36,9 +37,28 @@ class VerifierReplica:
         """What this replica can score."""
         card = self.card
         low, high = (bound if math.isfinite(bound) else None for bound in card.range)
-        return VerifierOffer(name=card.name, title=card.title, needs=card.needs, models=card.models, range=(low, high))
+        return VerifierOffer(
+            name=card.name,
+            title=card.title,
+            needs=card.needs,
+            models=card.models,
+            range=(low, high),
+            sets=judges_sets(self._verifier),
+        )
 
     def score(self, images: np.ndarray, conditions: Sequence[Condition]) -> list[float]:
         """Scores of `images [N, H, W, 3]` uint8 for what was asked, one float each; higher is better."""
         pictures = torch.from_numpy(images.copy())  # Ray hands out read-only memory
         return score_pictures(self._verifier, pictures, conditions, batch=self._batch)
+
+    def set_scores(self, images: np.ndarray, chosen: np.ndarray | None) -> tuple[list[float], np.ndarray]:
+        """Scores of the set so far with each of `images [N, H, W, 3]` uint8 added alone, and the images' features.
+
+        Args:
+            images: candidates.
+            chosen: `[n, D]`, features of the set so far; None for the empty one.
+        """
+        pictures = torch.from_numpy(images.copy())
+        before = None if chosen is None else torch.from_numpy(chosen.copy())
+        scores, features = set_scores(self._verifier, pictures, before)  # type: ignore[arg-type]
+        return scores, features.numpy()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from models.errors import BadWeights
 from models.loading.checkpoint import read_checkpoint
@@ -105,9 +106,28 @@ def load_sit(
     return net.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
+#: What fills fresh weights, within `torch.nn.init`.
+_FILLS = frozenset({"normal_", "uniform_", "xavier_uniform_", "kaiming_uniform_", "zero_"})
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves fresh weights as they are: memory that is reserved, and not taken until it is written.
+
+    The `meta` device would do the same, if computing the position embedding on it did not make torch import its
+    compiler, which takes longer than all the rest.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.__name__ in _FILLS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def blank(config: SiTConfig) -> SiT:
-    """The network without memory for its weights: all tensors are on the `meta` device."""
-    with torch.device("meta"):
+    """The network with weights that are yet to be filled: only its position embedding is right."""
+    with _Unfilled():
         return SiT(config)
 
 

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_float32_matmul_precision("high")  # TF32 where there is such a thing
     try:
         config = read_config(args["config"], overrides)
-        trainer = Trainer(config, args["out"], accelerator=Accelerator(cpu=args["cpu"]))
+        trainer = Trainer(config, args["out"], accelerator=Accelerator(cpu=args["cpu"], mixed_precision="no"))
     except (ValidationError, tomllib.TOMLDecodeError, ModelError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -52,7 +52,7 @@ class Trainer:
 
     def __init__(self, config: TrainingConfig, run: Path, *, accelerator: Accelerator | None = None) -> None:
         self.config, self.run_folder = config, run
-        self.accelerator = accelerator or Accelerator()
+        self.accelerator = accelerator or Accelerator(mixed_precision="no")  # the runner has its own
         device, train, flow = self.accelerator.device, config.train, config.flow
         self.data = open_data(config.data)
         shape = config.model.network(self.data.shape, len(self.data.classes))
@@ -135,7 +135,7 @@ class Trainer:
             piece = slice(part * size, (part + 1) * size)
             with self.runner.accumulating(more=part + 1 < parts):
                 loss, terms = self._losses(rows[piece], raw[piece])
-                self.accelerator.backward(loss / parts)
+                (loss / parts).backward()
             total += terms / parts
         self.runner.collect_gradients()
         if config.optimizer.clip:

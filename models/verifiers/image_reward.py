@@ -83,6 +83,7 @@ def _text_model(state: Mapping[str, Tensor]) -> BlipTextModel:
         num_hidden_layers=_depth(state),
         num_attention_heads=hidden // HEAD_CHANNELS,
         max_position_embeddings=len(state["embeddings.position_embeddings.weight"]),
+        bos_token_id=None,
         is_decoder=True,  # gives it cross-attention; it is called as the encoder it is
     )
     model = BlipTextModel(config, add_pooling_layer=False)

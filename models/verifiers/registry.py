@@ -149,7 +149,7 @@ def title_of(kind: str) -> str:
 
 
 def stands_alone(kind: str) -> bool:
-    """Whether a kind is a verifier without a card: no weights, no option that must be set; raises as `options_model`."""
+    """Whether a kind needs no card: neither weights nor an option that must be set; raises as `options_model`."""
     takes = inspect.signature(_kind(kind)).parameters["weights"]
     required = any(field.is_required() for field in options_model(kind).model_fields.values())
     return takes.default is None and not required

@@ -20,8 +20,8 @@ from workers.jobs.schemas import GenerateRequest, SamplerChoice
 from workers.local import run_request
 from workers.offers import METHODS
 from workers.search import ALGORITHMS
-from workers.search.defaults import with_sampler
-from workers.search.run import SearchRun
+from workers.search.defaults import class_index, with_sampler
+from workers.search.start import Run
 from workers.settings import settings
 
 
@@ -62,14 +62,14 @@ def _search(
         request.model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=getattr(torch, config.dtype)
     )
 
-    def show(run: SearchRun) -> None:
+    def show(run: Run) -> None:
         watch({"status": "running", "progress": run.progress.model_dump()})
 
     found = run_request(
         Engine(generator, batch=config.batch, deterministic=config.deterministic),
-        load_verifier(request.verifier.name),
+        {name: load_verifier(name) for name in (*request.verifier.names, *request.auditors)},
         request,
-        condition=_condition(request, card),
+        conditions=_conditions(request, card),
         watch=show,
     )
     record = {
@@ -82,22 +82,21 @@ def _search(
     return uuid.uuid4().hex, record, [encode_png(image, ranked.candidate) for image, ranked in best]
 
 
-def _condition(request: GenerateRequest, card: ModelCard) -> Condition:
-    """What is asked for, a class by its name or index.
+def _conditions(request: GenerateRequest, card: ModelCard) -> list[Condition]:
+    """What is asked for, classes by their names or indices.
 
     Raises:
         ValueError: the model has no such class.
     """
-    wanted, index = request.condition.class_, None
-    if wanted is not None:
-        names = list(card.classes)
-        if wanted in names:
-            index = names.index(str(wanted))
-        elif str(wanted).isdecimal() and int(wanted) < len(names):
-            index = int(wanted)
-        else:
-            raise ValueError(f"condition.class: no class {wanted!r} (allowed: {', '.join(names)})")
-    prompt = request.condition.prompt
-    if prompt is None and index is not None:
-        prompt = card.template.format(card.classes[index])
-    return Condition(class_index=index, prompt=prompt)
+    asked = request.condition
+    if asked.classes is None and asked.class_ is None:
+        return [Condition(prompt=asked.prompt)]
+    conditions = []
+    for wanted in asked.classes or (asked.class_,):
+        index = class_index(wanted, card.classes)
+        if index is None:
+            raise ValueError(f"condition.class: no class {wanted!r} (allowed: {', '.join(card.classes)})")
+        conditions.append(
+            Condition(class_index=index, prompt=asked.prompt or card.template.format(card.classes[index]))
+        )
+    return conditions

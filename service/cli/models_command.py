@@ -45,7 +45,7 @@ def pull(
     to: Annotated[
         Path | None,
         typer.Option(
-            help="folder for NAME's folder [default: SITSEARCH_WEIGHTS_DIR, or sitsearch in the user's cache]"
+            help="where NAME's folder goes; by default SITSEARCH_WEIGHTS_DIR, or sitsearch in the user's cache"
         ),
     ] = None,
 ) -> None:

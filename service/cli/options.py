@@ -13,6 +13,8 @@ import typer
 
 def request_of(
     class_: Annotated[str | None, typer.Option("--class", help="what to draw: a class name or index")] = None,
+    classes: Annotated[str | None, typer.Option(help="many classes, comma-separated: an image of each")] = None,
+    per_condition: Annotated[int, typer.Option(help="images of each of the classes")] = 1,
     prompt: Annotated[str | None, typer.Option(help="what to draw, in words (for verifiers that read them)")] = None,
     nfe: Annotated[int | None, typer.Option(help="budget in function evaluations [default: 2000]")] = None,
     forwards: Annotated[int | None, typer.Option(help="budget in network rows")] = None,
@@ -35,7 +37,8 @@ def request_of(
     sampling = {"method": method, "steps": steps, "guidance": guidance, "final_steps": final_steps}
     return {
         "model": model,
-        "condition": _given({"class": class_, "prompt": prompt}),
+        "condition": _given({"class": class_, "classes": classes and classes.split(","), "prompt": prompt}),
+        "per_condition": per_condition,
         "num_images": num_images,
         "seed": seed,
         "budget": _given({"nfe": nfe if nfe or forwards else 2000, "forwards": forwards, "seconds": seconds}),

@@ -12,16 +12,15 @@ from service.gateway.body import dotted
 from service.gateway.problems import FieldError, Invalid
 from workers.errors import BudgetTooSmall, Unsuitable
 from workers.jobs.schemas import AlgorithmOffer, GenerateRequest, ModelOffer, Offer, SamplerOffer, VerifierOffer
-from workers.search import ALGORITHMS
-from workers.search.defaults import with_sampler
-from workers.search.plan import make_allowance, reserved, sampling_of
+from workers.search.defaults import class_index, with_sampler
+from workers.search.plan import reserved, sampling_of
+from workers.search.start import start_run
 
-_MAX_INDEX_DIGITS = 9
 Named = TypeVar("Named", ModelOffer, VerifierOffer, AlgorithmOffer, SamplerOffer)
 
 
-def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[GenerateRequest, int | None]:
-    """The request as it will run, with the model's sampler defaults filled in, and the index of its class.
+def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[GenerateRequest, tuple[int, ...]]:
+    """The request as it will run, with the model's sampler defaults filled in, and the indices of its classes.
 
     Args:
         request: a well-formed request.
@@ -33,11 +32,12 @@ def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[Gene
             the field and what is allowed.
     """
     model = _pick("model", "model", request.model, offer.models)
-    class_index = _class_index(request, model)
-    fitting = [verifier for verifier in offer.verifiers if model.name in verifier.models]
-    verifier = _pick("verifier.name", "verifier", request.verifier.name, fitting)
-    if "class" in verifier.needs and class_index is None:
-        raise _refusal("condition-unsuitable", "condition.class", f"verifier {verifier.name!r} needs a class")
+    indices = _class_indices(request, model)
+    fitting = [verifier for verifier in offer.verifiers if not verifier.models or model.name in verifier.models]
+    for field, name in _verifiers(request):
+        verifier = _pick(field, "verifier", name, fitting)
+        if "class" in verifier.needs and not indices:
+            raise _refusal("condition-unsuitable", "condition.class", f"verifier {verifier.name!r} needs a class")
     algorithm = _pick("search.algorithm", "algorithm", request.search.algorithm, offer.algorithms)
     _check_options(algorithm, request.search.options)
     request = with_sampler(request, model.default_sampler, model.samplers, stochastic=algorithm.stochastic)
@@ -47,7 +47,15 @@ def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[Gene
         suited = (offer.name for offer in model.samplers if offer.stochastic)
         raise _refusal("sampler-unsuitable", "sampler.method", message, suited)
     _check_budget(request, method, max_nfe)
-    return request, class_index
+    return request, indices
+
+
+def _verifiers(request: GenerateRequest) -> list[tuple[str, str]]:
+    """The verifiers that a request names, each with the field that names it."""
+    members = request.verifier.members
+    named = [("verifier.name", request.verifier.name)] if members is None else []
+    named += [(f"verifier.members.{place}", name) for place, name in enumerate(members or ())]
+    return named + [(f"auditors.{place}", name) for place, name in enumerate(request.auditors)]
 
 
 def _refusal(slug: str, field: str, message: str, allowed: Iterable[Any] | None = None) -> Invalid:
@@ -63,24 +71,26 @@ def _pick(field: str, kind: str, name: str, offers: Sequence[Named]) -> Named:
     raise _refusal(f"unknown-{kind}", field, f"no {kind} {name!r} is offered here", (offer.name for offer in offers))
 
 
-def _class_index(request: GenerateRequest, model: ModelOffer) -> int | None:
-    """The class by name, or else by index (a number, or its decimal digits where no class has that name)."""
-    wanted, classes = request.condition.class_, model.classes
-    if wanted is None and classes:
+def _class_indices(request: GenerateRequest, model: ModelOffer) -> tuple[int, ...]:
+    """The classes that are asked for; none for a model that draws prompts."""
+    asked, classes = request.condition, model.classes
+    field = "condition.class" if asked.classes is None else "condition.classes"
+    wanted = (asked.class_,) if asked.classes is None else asked.classes
+    if wanted == (None,) and classes:
         message = f"model {model.name!r} draws classes: give one, the prompt alone does not tell"
-        raise _refusal("condition-unsuitable", "condition.class", message, classes)
-    if wanted is None:
-        return None
+        raise _refusal("condition-unsuitable", field, message, classes)
+    if wanted == (None,):
+        return ()
     if not classes:
-        raise _refusal("condition-unsuitable", "condition.class", f"model {model.name!r} has no classes")
-    if wanted in classes:
-        return classes.index(str(wanted))
-    if isinstance(wanted, str) and wanted.isascii() and wanted.isdecimal() and len(wanted) <= _MAX_INDEX_DIGITS:
-        wanted = int(wanted)
-    if isinstance(wanted, int) and 0 <= wanted < len(classes):
-        return wanted
-    message = f"no class {wanted!r}; give a name, or an index from 0 to {len(classes) - 1}"
-    raise _refusal("unknown-class", "condition.class", message, classes)
+        raise _refusal("condition-unsuitable", field, f"model {model.name!r} has no classes")
+    indices = []
+    for position, one in enumerate(wanted):
+        index = class_index(one, classes)
+        if index is None:
+            message = f"no class {one!r}; give a name, or an index from 0 to {len(classes) - 1}"
+            raise _refusal("unknown-class", field if asked.classes is None else f"{field}.{position}", message, classes)
+        indices.append(index)
+    return tuple(indices)
 
 
 def _check_options(algorithm: AlgorithmOffer, options: dict[str, Any]) -> None:
@@ -112,7 +122,7 @@ def _check_budget(request: GenerateRequest, method: SamplerOffer, max_nfe: int) 
             raise _refusal("budget-too-large", f"budget.{unit}", f"at most {most} {unit} a job here")
     try:
         sampling = sampling_of(request, method)
-        make_allowance(ALGORITHMS[request.search.algorithm], request, sampling)
+        start_run(request, method)
     except Unsuitable as error:
         raise _refusal("sampler-unsuitable", error.field, error.message) from None
     except BudgetTooSmall as error:

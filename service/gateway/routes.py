@@ -142,14 +142,14 @@ async def generate(
         raise Invalid([FieldError(field="Idempotency-Key", message=f"must have 1 to {_MAX_KEY} characters")])
     asked = validate(GenerateRequest, await read_json(request, context.settings.max_body))
     offer = await context.offer()
-    admitted, class_index = admit(asked, offer, max_nfe=context.settings.max_nfe)
+    admitted, indices = admit(asked, offer, max_nfe=context.settings.max_nfe)
     if dry_run:
         response.status_code = 200
         return await asyncio.to_thread(plan_view, admitted, offer)
     job = Job(
         id=uuid.uuid4().hex,
         request=admitted,
-        class_index=class_index,
+        class_indices=indices,
         created_at=time.time(),
         progress=Progress(nfe_budget=admitted.budget.nfe, forwards_budget=admitted.budget.forwards),
     )

@@ -52,9 +52,9 @@ def locally(request: dict[str, Any]) -> Found:
     asked = with_sampler(asked, SamplerChoice(**card.sampler), METHODS.values(), stochastic=stochastic)
     return run_request(
         Engine(load_generator("glyphs", dtype=torch.bfloat16)),
-        load_verifier("classifier"),
+        {"classifier": load_verifier("classifier")},
         asked,
-        condition=Condition(class_index=card.classes.index(request["condition"]["class"])),
+        conditions=[Condition(class_index=card.classes.index(request["condition"]["class"]))],
     )
 
 

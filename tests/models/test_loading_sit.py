@@ -56,7 +56,7 @@ def test_weights_of_something_else_are_refused() -> None:
         config_of(shapes | {"final_layer.linear.weight": torch.Size([48, 64])})
     with pytest.raises(BadWeights, match="not the weights of a SiT"):
         config_of({name: shape for name, shape in shapes.items() if not name.startswith("blocks.")})
-    with pytest.raises(BadWeights, match="width 96 .* give num_heads"):
+    with pytest.raises(BadWeights, match=r"width 96 .* give num_heads"):
         config_of(shapes_of(replace(TINY, hidden_size=96, num_heads=2)))
 
 

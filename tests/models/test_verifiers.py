@@ -29,29 +29,34 @@ def batch(size: int) -> tuple[torch.Tensor, list[Condition]]:
 
 
 @EACH
+def test_the_card_says_what_the_verifier_needs_and_its_range(name: str, verifiers: dict[str, Verifier]) -> None:
+    card, verifier = verifier_card(name), verifiers[name]
+    assert set(card.needs) == verifier.needs and card.range == pytest.approx(verifier.range)
+
+
+@EACH
 def test_a_batch_scores_as_its_images_one_by_one_in_any_order(name: str, verifiers: dict[str, Verifier]) -> None:
-    images, conditions = batch(9)
-    together = verifiers[name].score(images, conditions)
-    apart = torch.cat([verifiers[name].score(images[i : i + 1], conditions[i : i + 1]) for i in range(9)])
+    verifier, (images, conditions) = verifiers[name], batch(9)
+    together = verifier.score(images, conditions, previews=images)
+    alone = [slice(i, i + 1) for i in range(9)]
+    apart = torch.cat([verifier.score(images[i], conditions[i], previews=images[i]) for i in alone])
     assert together.dtype == torch.float32 and together.shape == (9,)
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=0)
-    torch.testing.assert_close(
-        verifiers[name].score(images.flip(0), conditions[::-1]).flip(0), together, atol=1e-4, rtol=0
-    )
+    backwards = verifier.score(images.flip(0), conditions[::-1], previews=images.flip(0)).flip(0)
+    torch.testing.assert_close(backwards, together, atol=1e-4, rtol=0)
 
 
 @EACH
 def test_scores_are_finite_and_in_range_on_black_white_and_noise(name: str, verifiers: dict[str, Verifier]) -> None:
     low, high = verifier_card(name).range
     images = torch.cat([torch.zeros(1, 3, SIZE, SIZE), torch.ones(1, 3, SIZE, SIZE), batch(1)[0]])
-    scores = verifiers[name].score(images, asked(0, 1, 2))
+    scores = verifiers[name].score(images, asked(0, 1, 2), previews=images)
     assert bool(scores.isfinite().all()) and bool(((scores >= low) & (scores <= high)).all())
 
 
 @EACH
-def test_wrong_shapes_ranges_and_classes_are_refused(name: str, verifiers: dict[str, Verifier]) -> None:
-    images, conditions = batch(2)
-    verifier = verifiers[name]
+def test_wrong_shapes_ranges_and_conditions_are_refused(name: str, verifiers: dict[str, Verifier]) -> None:
+    verifier, (images, conditions) = verifiers[name], batch(2)
     for bad, message in (
         (images[:, :1], "must be"),
         (images[0], "must be"),
@@ -61,15 +66,15 @@ def test_wrong_shapes_ranges_and_classes_are_refused(name: str, verifiers: dict[
         (images * float("nan"), r"\[0, 1\]"),
     ):
         with pytest.raises(ValueError, match=message):
-            verifier.score(bad, conditions)
-    for wrong, message in (
-        (conditions[:1], "1 conditions for 2 images"),
-        (asked(0, 62), r"class 62 is not in \[0, 62\)"),
-        (asked(-1, 0), "class -1 is not"),
-        ([Condition(prompt="a red Q")] * 2, "class None is not"),
-    ):
+            verifier.score(bad, conditions, previews=images)
+    wrong = [(conditions[:1], "1 conditions for 2 images")]
+    if "class" in verifier.needs:
+        wrong += [(asked(0, 62), "class 62"), (asked(-1, 0), "class -1"), ([Condition(prompt="Q")] * 2, "class None")]
+    if "prompt" in verifier.needs:
+        wrong += [([Condition(class_index=0)] * 2, "needs a prompt")]
+    for lacking, message in wrong:
         with pytest.raises(ValueError, match=message):
-            verifier.score(images, wrong)
+            verifier.score(images, lacking, previews=images)
 
 
 def bars(horizontal: bool) -> torch.Tensor:

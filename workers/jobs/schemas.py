@@ -12,6 +12,8 @@ from workers.jobs.recipe import Recipe
 
 MAX_NFE = 10_000_000
 MAX_IMAGES = 64
+#: Most images of a search over many conditions.
+MAX_SET = 1024
 
 
 def _short_form(key: str) -> BeforeValidator:
@@ -22,18 +24,24 @@ def _short_form(key: str) -> BeforeValidator:
 # --- the request -------------------------------------------------------------------------------------------------
 
 
-class Condition(Schema):
-    """What to draw: a class, by name or index, or a prompt."""
+ClassName = Annotated[str, Field(max_length=200)] | Count
 
-    class_: Annotated[str, Field(max_length=200)] | Count | None = Field(None, alias="class")
+
+class Condition(Schema):
+    """What to draw: a class, by name or index, or a prompt; or many classes, for a set of images."""
+
+    class_: ClassName | None = Field(None, alias="class")
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=MAX_SET)] | None = None
     prompt: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Condition:
-        if self.class_ is None and self.prompt is None:
-            raise ValueError("needs `class` (name or index) or `prompt`")
+        if self.class_ is None and self.prompt is None and self.classes is None:
+            raise ValueError("needs `class` (name or index), `classes` or `prompt`")
+        if self.classes is not None and (self.class_ is not None or self.prompt is not None):
+            raise ValueError("takes `classes`, or a `class` and a `prompt`, not both")
         return self
 
 
@@ -51,10 +59,40 @@ class Budget(Schema):
         return self
 
 
-class VerifierChoice(Schema):
-    """The verifier that selects."""
+VerifierName = Annotated[str, Field(min_length=1, max_length=100)]
+ENSEMBLE = "ensemble"
 
-    name: Annotated[str, Field(max_length=100)]
+
+class VerifierChoice(Schema):
+    """The verifier that selects: one by name, or an `ensemble` of `members`, by a rule of `workers.search.selection`.
+
+    `weights` go with the rule `zscore`, one a member; `least` with `gate`, one for every member but the last.
+    """
+
+    name: VerifierName
+    members: Annotated[tuple[VerifierName, ...], Field(min_length=2, max_length=8)] | None = None
+    rule: Literal["rank", "zscore", "gate"] = "rank"
+    weights: tuple[Annotated[Real, Field(gt=0)], ...] | None = None
+    least: tuple[Real, ...] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> VerifierChoice:
+        if (self.name == ENSEMBLE) != (self.members is not None):
+            raise ValueError(f"`members` go with the name {ENSEMBLE!r}, and it needs them")
+        members = self.members or ()
+        if len(set(members)) != len(members):
+            raise ValueError("`members` must differ")
+        if self.weights is not None and (self.rule != "zscore" or len(self.weights) != len(members)):
+            raise ValueError("`weights` go with the rule `zscore`, one for each member")
+        wanted = len(members) - 1 if self.members and self.rule == "gate" else None
+        if (len(self.least) if self.least is not None else None) != wanted:
+            raise ValueError("`least` goes with the rule `gate`, which needs one for every member but the last")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The verifiers that score."""
+        return self.members or (self.name,)
 
 
 class SearchChoice(BaseModel):
@@ -114,13 +152,28 @@ class GenerateRequest(Schema):
 
     model: Annotated[str, Field(max_length=100)] = "glyphs"
     condition: Condition
+    per_condition: Annotated[Count, Field(ge=1, le=MAX_SET)] = 1
     num_images: Annotated[Count, Field(ge=1, le=MAX_IMAGES)] = 1
     seed: Annotated[Count, Field(ge=0, le=MAX_SEED)] = 0
     budget: Budget
     verifier: Annotated[VerifierChoice, _short_form("name")]
+    auditors: Annotated[tuple[VerifierName, ...], Field(max_length=8)] = ()
     search: Annotated[SearchChoice, _short_form("algorithm")] = SearchChoice()
     sampler: SamplerChoice = SamplerChoice()
     stop: StopRules = StopRules()
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> GenerateRequest:
+        if len(set(self.auditors)) != len(self.auditors) or set(self.auditors) & set(self.verifier.names):
+            raise ValueError("`auditors` must differ from one another and from what selects")
+        if self.stop.score is not None and self.verifier.members is not None and self.verifier.rule != "gate":
+            raise ValueError(f"`stop.score` does not go with rule {self.verifier.rule!r}: its scores are relative")
+        images = len(self.condition.classes or ()) * self.per_condition
+        if images > MAX_SET:
+            raise ValueError(f"`classes` times `per_condition` may be at most {MAX_SET} images, not {images}")
+        if self.condition.classes is None and self.per_condition != 1:
+            raise ValueError("`per_condition` goes with `condition.classes`; for one condition, see `num_images`")
+        return self
 
 
 # --- search ------------------------------------------------------------------------------------------------------
@@ -130,7 +183,7 @@ class Candidate(Schema):
     """One evaluated trajectory: its recipe, what it cost and how it scored.
 
     `phase` is `search` for candidates the search proposed and `final` for the re-generated winners. A candidate whose
-    recipe ends before t = 1 was scored on its data prediction.
+    recipe ends before t = 1 was scored on its data prediction. `condition` counts the request's `classes`.
     """
 
     id: str
@@ -139,13 +192,15 @@ class Candidate(Schema):
     forwards: int
     scores: dict[str, float]
     phase: Literal["search", "final"] = "search"
+    condition: int = 0
 
 
 class Round(Schema):
-    """One ask and its tell, as it stands in the round log."""
+    """One ask and its tell, as it stands in the round log; `audits` are of the best candidate so far."""
 
     round: Annotated[int, Field(ge=0)]
     candidates: tuple[Candidate, ...]
+    audits: dict[str, float] | None = None
 
 
 # --- the job -----------------------------------------------------------------------------------------------------
@@ -167,11 +222,12 @@ class Status(StrEnum):
 
 
 class CurvePoint(Schema):
-    """Best score after `nfe` evaluations."""
+    """Best score after `nfe` evaluations; `scores` of the members and auditors, where there are any."""
 
     nfe: int
     forwards: int
     score: float
+    scores: dict[str, float] | None = None
 
 
 class Progress(Schema):
@@ -198,18 +254,28 @@ class Usage(Schema):
 
 
 class ResultImage(Schema):
-    """One of the best candidates, best first; `rank` counts from 0."""
+    """One of the best candidates, best first; `rank` counts from 0, `audits` are what the auditors say of it."""
 
     rank: int
+    audits: dict[str, float] | None = None
     score: float
     candidate: Candidate
 
 
 class Result(Schema):
-    """The answer of a finished search."""
+    """The answer of a finished search.
+
+    Attributes:
+        images: best first; of a search over many conditions, by slot.
+        candidates: how many were scored, the final generation not counted.
+        hacking: auditors that fell while the selecting score rose (`workers.search.selection.hacking`); None without
+            auditors.
+        stopped_by: what ended it.
+    """
 
     images: tuple[ResultImage, ...]
     candidates: int
+    hacking: tuple[str, ...] | None = None
     stopped_by: Literal["budget", "score", "patience", "seconds"]
 
 
@@ -232,7 +298,7 @@ class Job(Schema):
 
     id: str
     request: GenerateRequest
-    class_index: int | None = None
+    class_indices: tuple[int, ...] = ()
     extensions: tuple[Extension, ...] = ()
     status: Status = Status.QUEUED
     created_at: float
@@ -284,7 +350,10 @@ class ModelOffer(Schema):
 
 
 class VerifierOffer(Schema):
-    """A verifier that can select here, which models' images it can score, and how fast."""
+    """A verifier that can select here, which models' images it can score, and how fast.
+
+    One of `sets` judges a candidate by the set of images that it would join.
+    """
 
     name: str
     title: str
@@ -292,6 +361,7 @@ class VerifierOffer(Schema):
     models: tuple[str, ...]
     range: tuple[float | None, float | None] = (None, None)
     images_per_second: float | None = None
+    sets: bool = False
 
 
 class AlgorithmOffer(Schema):

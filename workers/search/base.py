@@ -11,7 +11,7 @@ the allowance, and the next `ask` goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from workers.errors import SearchError
@@ -33,6 +33,7 @@ class Proposal(Schema):
         recipe: how it comes about.
         known: operations at the recipe's front whose result an earlier candidate of the job left behind.
         evaluated: the field was evaluated there too (the earlier candidate ended there).
+        condition: which of the request's conditions it is of, where there are many.
         nfe: what it costs, `Sampling.cost(recipe, known, evaluated)`; an adaptive sampler may take less.
     """
 
@@ -40,6 +41,7 @@ class Proposal(Schema):
     recipe: Recipe
     known: int = 0
     evaluated: bool = False
+    condition: int = 0
     nfe: int
 
 
@@ -92,6 +94,17 @@ class State(Schema):
         return Recipe(seed=self.allowance.seed, round=self.round, index=index)
 
 
+class Scored(Schema):
+    """A candidate that a search remembers, with its score.
+
+    Searches keep scores in this form, as an ensemble's scores change when other candidates are seen: `rescored` brings
+    them up to date.
+    """
+
+    recipe: Recipe
+    score: float
+
+
 S = TypeVar("S", bound=State)
 
 
@@ -134,6 +147,28 @@ def extend(state: S, nfe: int) -> S:
     """The state with `nfe` more to spend."""
     allowance = state.allowance.model_copy(update={"nfe": state.allowance.nfe + nfe})
     return state.model_copy(update={"allowance": allowance})
+
+
+def remembered(value: Any) -> list[Recipe]:
+    """The recipes of every `Scored` within a state."""
+    if isinstance(value, Scored):
+        return [value.recipe]
+    if isinstance(value, Schema) and not isinstance(value, Recipe | Allowance):
+        value = tuple(getattr(value, name) for name in type(value).model_fields)
+    return [recipe for item in value for recipe in remembered(item)] if isinstance(value, tuple) else []
+
+
+def rescored(value: Any, scores: Mapping[Recipe, float]) -> Any:
+    """A state whose every `Scored` has the score that `scores` gives its recipe."""
+    if isinstance(value, Scored):
+        return value.model_copy(update={"score": scores[value.recipe]})
+    if isinstance(value, tuple):
+        return tuple(rescored(item, scores) for item in value)
+    if isinstance(value, Schema) and not isinstance(value, Recipe | Allowance):
+        fields = {name: getattr(value, name) for name in type(value).model_fields}
+        changed = {name: rescored(field, scores) for name, field in fields.items()}
+        return value.model_copy(update={name: field for name, field in changed.items() if field is not fields[name]})
+    return value
 
 
 def advance(state: S, proposals: Sequence[Proposal], candidates: Sequence[Candidate], **changes: Any) -> S:

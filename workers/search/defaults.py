@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from workers.jobs.schemas import GenerateRequest, SamplerChoice, SamplerOffer
+
+_MAX_INDEX_DIGITS = 9
 
 
 def with_sampler(
@@ -24,3 +26,12 @@ def with_sampler(
         suited = [name for name, method in known.items() if method.stochastic]
         given |= {"method": suited[0]} if suited else {}
     return request.model_copy(update={"sampler": default.model_copy(update=given)})
+
+
+def class_index(wanted: str | int | None, classes: Sequence[str]) -> int | None:
+    """The class by name, or else by index (a number, or its decimal digits where no class has that name), or None."""
+    if wanted in classes:
+        return classes.index(str(wanted))
+    if isinstance(wanted, str) and wanted.isascii() and wanted.isdecimal() and len(wanted) <= _MAX_INDEX_DIGITS:
+        wanted = int(wanted)
+    return wanted if isinstance(wanted, int) and 0 <= wanted < len(classes) else None

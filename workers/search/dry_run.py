@@ -9,7 +9,7 @@ from __future__ import annotations
 from workers.jobs.base import Schema
 from workers.jobs.schemas import Candidate, GenerateRequest, SamplerOffer
 from workers.search.registry import ALGORITHMS
-from workers.search.run import SearchRun
+from workers.search.start import Run, start_run
 
 #: Rounds that are played through; the rest of a longer search is taken to be like them.
 MAX_ROUNDS = 2000
@@ -51,7 +51,7 @@ def make_plan(request: GenerateRequest, method: SamplerOffer) -> Plan:
         UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun`.
     """
     request = request.model_copy(update={"stop": type(request.stop)()})
-    run = SearchRun(request, method)
+    run = start_run(request, method)
     candidates = 0
     while (proposals := run.ask()) and run.rounds < MAX_ROUNDS:
         run.tell(
@@ -89,7 +89,7 @@ def make_plan(request: GenerateRequest, method: SamplerOffer) -> Plan:
 
 
 def _explain(
-    request: GenerateRequest, run: SearchRun, nfe: Phases, rounds: int, candidates: int, *, exact: bool
+    request: GenerateRequest, run: Run, nfe: Phases, rounds: int, candidates: int, *, exact: bool
 ) -> tuple[str, ...]:
     about = "" if exact else "about "
     sampler = request.sampler

@@ -4,6 +4,7 @@
     run.replay(log)                      # after a crash; nothing on a fresh start
     while proposals := run.ask():
         run.tell(evaluate(proposals))    # in a test, in this process, or on the cluster
+        log(run.log())
     run.result()
     run.extend(nfe)                      # and on it goes
 
@@ -33,6 +34,10 @@ from workers.search import base
 from workers.search.base import Proposal, Search, check_told
 from workers.search.plan import cap, final, make_allowance, reserved, sampling_of
 from workers.search.registry import ALGORITHMS
+from workers.search.selection import Selection, hacking
+
+#: Under which name a search is told the score that selects.
+SELECTING = "selecting"
 
 StopReason = Literal["budget", "score", "patience", "seconds"]
 
@@ -65,11 +70,16 @@ class SearchRun:
         allowance = make_allowance(self._search, request, self.sampling)
         self.request = request
         self._state = self._search.init(allowance, self._search.Options.model_validate(request.search.options))
-        self._selector = request.verifier.name
+        self._selection = Selection(request.verifier)
+        self._scores: dict[Recipe, float] = {}
+        self._audited: tuple[dict[str, float], ...] = ()
+        self._audits: dict[Recipe, dict[str, float]] = {}
+        self._told: tuple[Candidate, ...] = ()
         self._top: tuple[Candidate, ...] = ()
         self._finals: tuple[Candidate, ...] = ()
         self._count = 0
         self._nfe_at_best = 0
+        self._best_recipe: Recipe | None = None
         self._stopped_by: StopReason | None = None
         self.rounds = 0
         self.progress = Progress(nfe_budget=request.budget.nfe, forwards_budget=request.budget.forwards)
@@ -85,31 +95,56 @@ class SearchRun:
             self._stopped_by = "budget"
         return self._final_proposals()
 
-    def tell(self, candidates: Sequence[Candidate]) -> Round:
-        """Take the evaluated proposals of the last `ask`, in order; returns the round for the log.
+    def tell(self, candidates: Sequence[Candidate]) -> None:
+        """Take the evaluated proposals of the last `ask`, in order.
 
         Raises:
-            SearchError: they do not answer the proposals, or lack the selecting verifier's score.
+            SearchError: they do not answer the proposals, or lack a selecting verifier's score.
         """
         for candidate in candidates:
-            if self._selector not in candidate.scores:
-                raise SearchError(f"candidate {candidate.id!r} has no score of {self._selector!r}")
+            if lacking := [name for name in self.request.verifier.names if name not in candidate.scores]:
+                raise SearchError(f"candidate {candidate.id!r} has no score of {lacking[0]!r}")
         is_final = bool(candidates) and candidates[0].phase == "final"
         if is_final:
             if self._stopped_by is None:  # replayed: the log tells why the search ended, if only by what it left out
                 self._stopped_by = self._stop_reason(out_of_time=bool(self._search.ask(self._state))) or "budget"
             check_told(self._final_proposals(), candidates)
+        self._selection.add(candidates)
+        self._rescore((*self._top, *self._finals, *candidates))
+        if is_final:
             self._finals = self._best_of((*self._finals, *candidates))
         else:
-            name = self._selector
-            selecting = [c.model_copy(update={"scores": {name: c.scores[name]}}) for c in candidates]
-            self._state = self._search.tell(self._state, selecting)
+            if not self._selection.settled:
+                self._state = base.rescored(self._state, self._selection.scores(base.remembered(self._state)))
+            told = [c.model_copy(update={"scores": {SELECTING: self._scores[c.recipe]}}) for c in candidates]
+            self._state = self._search.tell(self._state, told)
             self._top = self._best_of((*self._top, *candidates))
             self._count += len(candidates)
         self._account(candidates, is_final=is_final)
-        done = Round(round=self.rounds, candidates=tuple(candidates))
+        self._told = tuple(candidates)
         self.rounds += 1
-        return done
+
+    @property
+    def to_audit(self) -> Candidate | None:
+        """The best candidate so far, if the request's auditors have not seen it."""
+        best = self.best[0]
+        wanted = self.request.auditors and best.recipe.finished and best.recipe not in self._audits
+        return best if wanted else None
+
+    def audit(self, audits: dict[str, float]) -> None:
+        """What the auditors say of `to_audit`; they never select."""
+        best = self.best[0]
+        self._audits[best.recipe] = audits
+        self._audited = (*self._audited, audits)
+        if self.phase == "search":
+            *before, point = self.progress.curve
+            point = point.model_copy(update={"scores": (point.scores or {}) | audits})
+            self.progress = self.progress.model_copy(update={"curve": (*before, point)})
+
+    def log(self) -> Round:
+        """The last round that was told, for the log; after its audit."""
+        audits = self._audits.get(self.best[0].recipe)
+        return Round(round=self.rounds - 1, candidates=self._told, audits=audits)
 
     def replay(self, rounds: Iterable[Round], extensions: Sequence[Extension] = ()) -> None:
         """Bring a fresh run to where the log ends, extended where the job was."""
@@ -118,6 +153,8 @@ class SearchRun:
             if logged.round != self.rounds:
                 raise SearchError(f"the log has round {logged.round} where {self.rounds} was due")
             self.tell(logged.candidates)
+            if self.to_audit is not None and logged.audits is not None:
+                self.audit(logged.audits)
         self._extend_where_due(extensions)
 
     def extend(self, nfe: int) -> None:
@@ -162,11 +199,17 @@ class SearchRun:
             raise SearchError("the run has no result yet")
         return Result(
             images=tuple(
-                ResultImage(rank=rank, score=c.scores[self._selector], candidate=c) for rank, c in enumerate(self.best)
+                ResultImage(rank=rank, score=self._scores[c.recipe], candidate=c, audits=self._audits.get(c.recipe))
+                for rank, c in enumerate(self.best)
             ),
             candidates=self._count,
+            hacking=hacking(self._audited, self.request.auditors) if self.request.auditors else None,
             stopped_by=self._stopped_by,
         )
+
+    def _rescore(self, candidates: Sequence[Candidate]) -> None:
+        """Bring the scores of what is remembered up to date."""
+        self._scores = self._selection.scores([candidate.recipe for candidate in candidates])
 
     def _best_of(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
         """The best distinct ones; a data prediction is no match for a finished image, whatever its score.
@@ -175,7 +218,7 @@ class SearchRun:
         """
         distinct = {c.recipe: c for c in reversed(candidates)}
         ordered = [c for c in candidates if distinct[c.recipe] is c]
-        ordered.sort(key=lambda c: (not c.recipe.finished, -c.scores[self._selector]))
+        ordered.sort(key=lambda c: (not c.recipe.finished, -self._scores[c.recipe]))
         return tuple(ordered[: self.request.num_images])
 
     def _stop_reason(self, *, out_of_time: bool) -> StopReason | None:
@@ -228,10 +271,11 @@ class SearchRun:
             "round": self.rounds + 1,
         }
         if not is_final and self._top[0].recipe.finished:
-            score = self._top[0].scores[self._selector]
-            if self.progress.best_score is None or score > self.progress.best_score:
-                self._nfe_at_best = self.usage.nfe_search
-            point = CurvePoint(nfe=spent["nfe_spent"], forwards=spent["forwards_spent"], score=score)
+            best, score = self._top[0], self._scores[self._top[0].recipe]
+            if best.recipe != self._best_recipe:
+                self._best_recipe, self._nfe_at_best = best.recipe, self.usage.nfe_search
+            scores = best.scores if self.request.verifier.members else None
+            point = CurvePoint(nfe=spent["nfe_spent"], forwards=spent["forwards_spent"], score=score, scores=scores)
             spent |= {"best_score": score, "curve": (*self.progress.curve, point)}
         self.progress = self.progress.model_copy(update=spent)
 

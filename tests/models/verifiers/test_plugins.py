@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 import torch
 
+from models.catalog import load_verifier
 from models.condition import Condition
 from models.verifiers.errors import BadOptions, PluginError, UnknownKind
 from models.verifiers.registry import (
@@ -65,6 +66,16 @@ def test_an_installed_package_brings_its_verifier(with_example: None) -> None:
         assert verifier.score(half_dark, [Condition()]).tolist() == [expected]
     with pytest.raises(BadOptions, match="share: Input should be less than or equal to 1"):
         build_verifier("ink_coverage", options={"share": 2})
+
+
+def test_the_readmes_card_sets_the_examples_options(
+    with_example: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = (EXAMPLE / "README.md").read_text().split("```toml")[2].split("```")[0]
+    (tmp_path / "heavy_ink.toml").write_text(card)
+    monkeypatch.setenv("SITSEARCH_CARDS_DIR", str(tmp_path))
+    black = torch.zeros(1, 3, 4, 4)
+    assert load_verifier("heavy_ink").score(black, [Condition()]).tolist() == pytest.approx([-0.6])
 
 
 def test_without_the_package_there_is_no_such_kind() -> None:

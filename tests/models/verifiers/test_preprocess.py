@@ -16,8 +16,8 @@ from transformers import BitImageProcessor, CLIPImageProcessor
 from models.errors import BadWeights
 from models.verifiers.preprocess import CLIP_STD, Transform
 
-#: Two 8-bit levels, before normalising by the smallest of CLIP's standard deviations.
-TOLERANCE = 2 / 255 / min(CLIP_STD)
+#: One 8-bit level, before normalising by the smallest of CLIP's standard deviations.
+TOLERANCE = 1.01 / 255 / min(CLIP_STD)
 
 
 def picture(height: int, width: int) -> tuple[Image.Image, Tensor]:
@@ -40,13 +40,13 @@ def picture(height: int, width: int) -> tuple[Image.Image, Tensor]:
     ],
     ids=str,
 )
-def test_open_clips_transform_is_matched_within_two_levels(size: tuple[int, int], mode: str) -> None:
+def test_open_clips_transform_is_matched_within_one_level(size: tuple[int, int], mode: str) -> None:
     config = PreprocessCfg(size=224, resize_mode=mode)
     image, images = picture(*size)
     ours, theirs = Transform.from_open_clip(vars(config))(images), image_transform_v2(config, is_train=False)(image)
     assert ours.shape == (1, 3, 224, 224)
     torch.testing.assert_close(ours[0], theirs, atol=TOLERANCE, rtol=0)
-    assert float((ours[0] - theirs).abs().mean()) < TOLERANCE / 5
+    assert float(((ours[0] - theirs).abs() > 1e-5).float().mean()) < 0.02
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_open_clips_transform_is_matched_within_two_levels(size: tuple[int, int]
     ],
     ids=["dinov2", "clip", "crop larger than the image"],
 )
-def test_transformers_preprocessing_is_matched_within_two_levels(processor: Any, tmp_path: Path) -> None:
+def test_transformers_preprocessing_is_matched_within_one_level(processor: Any, tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path)
     image, images = picture(32, 48)
     theirs = processor(image, return_tensors="pt").pixel_values

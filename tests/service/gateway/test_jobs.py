@@ -28,7 +28,7 @@ async def test_a_submitted_job_is_queued_and_found_by_its_links(http: httpx.Asyn
     assert job["progress"]["nfe_budget"] == 400 and job["progress"]["forwards_budget"] is None
     assert (await http.get(job["links"]["self"])).json() == job
     claim = await store.claim("a")
-    assert claim is not None and claim.job.id == job["id"] and claim.job.class_index == 16
+    assert claim is not None and claim.job.id == job["id"] and claim.job.class_indices == (16,)
 
 
 @pytest.mark.parametrize(("label", "index"), [("A", 0), ("9", 35), ("0", 26), (5, 5), ("30", 30), (0, 0)], ids=repr)
@@ -37,7 +37,7 @@ async def test_a_class_goes_by_name_or_index(
 ) -> None:
     job = (await http.post("/generate", json=body(condition={"class": label}))).json()
     stored = await store.get(job["id"])
-    assert stored is not None and stored.class_index == index
+    assert stored is not None and stored.class_indices == (index,)
 
 
 async def test_the_models_sampler_defaults_fill_what_is_not_given(http: httpx.AsyncClient) -> None:

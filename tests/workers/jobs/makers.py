@@ -33,7 +33,7 @@ def make_request(**fields: Any) -> GenerateRequest:
 
 def make_job(**fields: Any) -> Job:
     """A new job, but for `fields`."""
-    defaults = {"id": uuid.uuid4().hex, "request": make_request(), "class_index": 16, "created_at": time.time()}
+    defaults = {"id": uuid.uuid4().hex, "request": make_request(), "class_indices": (16,), "created_at": time.time()}
     return Job(**(defaults | fields))
 
 

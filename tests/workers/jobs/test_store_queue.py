@@ -21,7 +21,7 @@ from workers.settings import Settings
 
 async def test_a_job_comes_back_as_it_was_submitted(store: JobStore) -> None:
     request = make_request(search={"algorithm": "random", "round_size": 4}, condition={"prompt": 'ü "{}" \x00 \u2028'})
-    job = make_job(request=request, class_index=None)
+    job = make_job(request=request, class_indices=())
     assert await store.submit(job) == (job, True)
     assert await store.get(job.id) == job
 

@@ -173,7 +173,8 @@ def test_replaying_any_prefix_of_the_log_leads_to_the_same_end(name: str) -> Non
     asked = request(name, nfe=800, num_images=3, **finals)
     run, log = start(asked), []
     while proposals := run.ask():
-        log.append(run.tell(evaluate(proposals, run.phase)))
+        run.tell(evaluate(proposals, run.phase))
+        log.append(run.log())
     for length in range(0, len(log) + 1, max(1, len(log) // 20)):
         again = start(asked)
         again.replay(log[:length])
@@ -186,11 +187,13 @@ def test_an_extended_search_goes_on_from_its_state_and_replays_to_the_same_end(n
     asked = request(name, nfe=max(300, least(name)))
     run, log = start(asked), []
     while proposals := run.ask():
-        log.append(run.tell(evaluate(proposals, run.phase)))
+        run.tell(evaluate(proposals, run.phase))
+        log.append(run.log())
     before, extension = run.progress, Extension(after_round=run.rounds, nfe=200)
     run.extend(extension.nfe)
     while proposals := run.ask():
-        log.append(run.tell(evaluate(proposals, run.phase)))
+        run.tell(evaluate(proposals, run.phase))
+        log.append(run.log())
     assert run.progress.curve[: len(before.curve)] == before.curve
     assert before.nfe_spent < run.progress.nfe_spent <= run.progress.nfe_budget == before.nfe_budget + 200
     again = start(asked)

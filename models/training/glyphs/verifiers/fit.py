@@ -23,6 +23,7 @@ def fit(
     matrices: Iterable[nn.Parameter] = (),
     weight_decay: float = 0.05,
     report: int = 100,
+    checkpoint: Path | None = None,
 ) -> None:
     """Minimise `loss`: AdamW, and Muon for `matrices`, both on a one-cycle schedule, with clipped gradients.
 
@@ -35,6 +36,7 @@ def fit(
         matrices: the 2-D parameters that Muon takes, its update scaled to AdamW's size (arXiv 2502.16982, 2.2).
         weight_decay: of what has more than one dimension.
         report: steps between two lines of progress.
+        checkpoint: where the weights so far are written every ten reports.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen = list(matrices)
@@ -62,10 +64,13 @@ def fit(
         if step % report == 0:
             print(f"step {step} loss {total / report:.3f} {time.monotonic() - start:.0f} s", flush=True)
             total = 0.0
+        if checkpoint is not None and step % (10 * report) == 0:
+            save(net, checkpoint)
     net.eval()
 
 
 def save(net: nn.Module, path: Path) -> None:
     """Write the weights as float16 safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.half().contiguous() for name, value in net.state_dict().items()}, path)
+    state = {name: value.half() if value.is_floating_point() else value for name, value in net.state_dict().items()}
+    save_file({name: value.contiguous() for name, value in state.items()}, path)

@@ -1,0 +1,59 @@
+"""What searches that go in passes share: how large the next pass may be, and what is done with the rest.
+
+A pass starts from fresh noise and ends in finished candidates; it is begun only when all of it fits. What no pass fits
+into goes to plain trajectories, so that no algorithm leaves a whole trajectory's NFE unspent, and the smallest budget
+that an algorithm works at is that of the images wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from workers.jobs.schemas import Candidate
+from workers.search.base import Allowance, Proposal, State, advance
+
+#: Plain trajectories that are proposed together.
+PLAIN_ROUND = 16
+
+
+class PassState(State):
+    """Base of the state of a search that goes in passes.
+
+    Attributes:
+        finished: finished candidates (t = 1) that were told so far.
+    """
+
+    finished: int = 0
+
+    def room(self, finishing: int) -> int:
+        """NFE that the pass under way, or the next one, may take if it ends in `finishing` finished candidates.
+
+        The other candidates that are still wanted are kept aside for, as plain trajectories.
+        """
+        return self.left - max(0, self.allowance.keep - self.finished - finishing) * self.sampling.whole
+
+    def plain(self) -> tuple[Proposal, ...]:
+        """Trajectories from fresh noise to the end, as many as fit, at most `PLAIN_ROUND`."""
+        count, end = min(PLAIN_ROUND, self.left // self.sampling.whole), self.sampling.to_end
+        return tuple(
+            self.propose(index, self.fresh(index).then(end(round=self.round, index=index))) for index in range(count)
+        )
+
+
+P = TypeVar("P", bound=PassState)
+
+
+def least_plain(allowance: Allowance) -> int:
+    """The smallest budget of a search whose every pass can shrink to plain trajectories."""
+    return allowance.keep * allowance.sampling.whole
+
+
+def advance_pass(state: P, proposals: Sequence[Proposal], candidates: Sequence[Candidate], **changes: Any) -> P:
+    """`base.advance`, with the finished candidates counted.
+
+    Raises:
+        SearchError: `candidates` do not answer `proposals`.
+    """
+    finished = state.finished + sum(proposal.recipe.finished for proposal in proposals)
+    return advance(state, proposals, candidates, finished=finished, **changes)

@@ -24,7 +24,7 @@ from models.loading.checkpoint import is_pickle
 from models.loading.sit import load_sit
 from models.model_card import AutoencoderTable, ModelCard, SiTTable, model_card
 from models.verifiers.base import Verifier
-from models.verifiers.registry import build_verifier
+from models.verifiers.registry import VERIFIER_KINDS, build_verifier, stands_alone, title_of
 
 __all__ = [
     "CARDS",
@@ -45,7 +45,7 @@ class VerifierCard:
     """A verifier's card.
 
     Attributes:
-        file: the card's file, and where its weights are.
+        file: the card's file, and where its weights are; None for a kind that stands alone.
         name: by which requests ask for it.
         title: one line for people.
         kind: its class, see `models.verifiers.registry`.
@@ -56,7 +56,7 @@ class VerifierCard:
         options: the arguments of its kind's class.
     """
 
-    file: CardFile
+    file: CardFile | None
     name: str
     title: str
     kind: str
@@ -68,12 +68,16 @@ class VerifierCard:
 
 
 def verifier_card(name: str) -> VerifierCard:
-    """The verifier card `name`.
+    """The verifier card `name`; a kind that needs neither weights nor options is its own card.
 
     Raises:
         UnknownCard: there is none, or it is a model's.
         BadCard: it lacks one of `title`, `models`, `needs` and `range`.
+        PluginError, MissingLibrary: see `VERIFIER_KINDS`.
     """
+    if name not in known_cards() and name in VERIFIER_KINDS and stands_alone(name):
+        kind = VERIFIER_KINDS[name]
+        return VerifierCard(None, name, title_of(name), name, None, (), tuple(sorted(kind.needs)), kind.range, {})
     file = read_card(name)
     raw = dict(file.table)
     if "kind" not in raw:
@@ -179,10 +183,18 @@ def load_verifier(name: str, *, device: str = "cpu") -> Verifier:
         ModelError: see `build_verifier`.
     """
     card = verifier_card(name)
-    if card.weights is not None:
-        card.file.locate(str(card.weights))
-    card.file.verify()
+    if card.file is not None:
+        if card.weights is not None:
+            card.file.locate(str(card.weights))
+        card.file.verify()
     try:
-        return build_verifier(card.kind, card.weights, device=device, options=card.options, root=card.file.base)
+        return build_verifier(
+            card.kind,
+            card.weights,
+            device=device,
+            options=card.options,
+            root=ROOT if card.file is None else card.file.base,
+            load_generator=load_generator,
+        )
     except RuntimeError as error:
         raise BadWeights(f"{card.weights} does not fit verifier card {name!r}: {error}") from error

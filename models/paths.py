@@ -39,4 +39,7 @@ class PathChange:
         """The velocity of `path` at `(x, t)` from what the model predicted at `to_own(x, t)`."""
         own_x, own_t = self.to_own(x, t)
         noise = self.own.convert(value, own_x, own_t, self.prediction, "noise")
-        return self.path.convert(noise, x, t, "noise", "velocity")
+        data = self.own.convert(value, own_x, own_t, self.prediction, "data")
+        # Both, as either alone would have to be divided by an alpha or a sigma of `path` that is zero at an end.
+        t = like(t, x)
+        return self.path.d_alpha(t) * data + self.path.d_sigma(t) * noise

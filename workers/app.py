@@ -17,6 +17,7 @@ from ray.serve.config import HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from workers.coordinator import Coordinator
+from workers.pools import verifier_pools
 from workers.sampler import SamplerReplica
 from workers.settings import Settings, settings
 from workers.verifier import VerifierReplica
@@ -47,13 +48,13 @@ def build(args: dict[str, Any] | None = None) -> serve.Application:
         name: serve.deployment(VerifierReplica)
         .options(
             name=f"Verifier-{name}",
-            num_replicas=config.verifier_replicas,
+            num_replicas=pool.replicas,
             max_ongoing_requests=VERIFIER_CALLS,
-            ray_actor_options={"num_cpus": 0.5, "num_gpus": config.verifier_gpus},
+            ray_actor_options={"num_cpus": pool.cpus, "num_gpus": pool.gpus},
             logging_config=QUIET,
         )
-        .bind(name, shared)
-        for name in config.verifiers
+        .bind(name, pool.batch)
+        for name, pool in verifier_pools(config).items()
     }
     return (
         serve.deployment(Coordinator)
@@ -74,7 +75,8 @@ def main() -> None:
     config = settings()
     stop = threading.Event()
     # Ray counts logical CPUs: the pools share the real ones, and torch is given them all.
-    replicas = config.sampler_replicas * len(config.models) + config.verifier_replicas * len(config.verifiers)
+    pools = verifier_pools(config).values()
+    replicas = config.sampler_replicas * len(config.models) + sum(pool.replicas for pool in pools)
     ray.init(
         num_cpus=max(os.cpu_count() or 1, 2 + replicas + config.coordinators),
         include_dashboard=False,

@@ -2,6 +2,7 @@
 
 SitsearchError
 |- SearchError        a search was used against its protocol
+|- PluginError        an installed plug-in cannot be used
 |- BudgetTooSmall     a budget buys less than the request needs
 |- Unsuitable         parts of a request do not go together
 '- UnknownName        a model, verifier, algorithm or class that is not there
@@ -18,6 +19,10 @@ class SitsearchError(Exception):
 
 class SearchError(SitsearchError):
     """A search was told something it did not ask for."""
+
+
+class PluginError(SitsearchError):
+    """An installed plug-in cannot be used."""
 
 
 class BudgetTooSmall(SitsearchError):

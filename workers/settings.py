@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     # Workers
     models: tuple[str, ...] = Field(("glyphs",), description="model cards served by this deployment")
     verifiers: tuple[str, ...] = Field(("classifier",), description="verifier cards served by this deployment")
+    verifier_pools: Path | None = Field(
+        None, description="TOML file with a table for each verifier: `replicas`, `batch`, `gpus`, `cpus`"
+    )
     sampler_replicas: int = Field(1, ge=1, description="sampler replicas a model")
     sampler_gpus: float = Field(0, ge=0, description="GPUs of one sampler replica")
     verifier_replicas: int = Field(1, ge=1, description="replicas a verifier")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +12,9 @@ import torch
 from models.catalog import load_verifier, verifier_card
 from models.condition import Condition
 from models.verifiers.base import score_pictures
+from models.verifiers.registry import options_schema
 from workers.jobs.schemas import VerifierOffer
 from workers.judge import judges_sets, set_scores
-from workers.settings import Settings
 
 
 class VerifierReplica:
@@ -23,15 +22,14 @@ class VerifierReplica:
 
     Args:
         name: name of the verifier card.
-        settings: the deployment's settings, as `Settings.model_dump` gives them.
+        batch: images of one call of its network.
     """
 
-    def __init__(self, name: str, settings: dict[str, Any]) -> None:
-        config = Settings(**settings)
+    def __init__(self, name: str, batch: int) -> None:
         torch.set_num_threads(os.cpu_count() or 1)  # Ray would leave one
         self.card = verifier_card(name)
         self._verifier = load_verifier(name, device="cuda" if torch.cuda.is_available() else "cpu")
-        self._batch = config.batch
+        self._batch = batch
 
     def describe(self) -> VerifierOffer:
         """What this replica can score."""
@@ -40,10 +38,11 @@ class VerifierReplica:
         return VerifierOffer(
             name=card.name,
             title=card.title,
-            needs=card.needs,
+            needs=tuple(need for need in card.needs if need in ("class", "prompt")),
             models=card.models,
             range=(low, high),
             sets=judges_sets(self._verifier),
+            options_schema=options_schema(card.kind),
         )
 
     def score(self, images: np.ndarray, conditions: Sequence[Condition]) -> list[float]:

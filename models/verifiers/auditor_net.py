@@ -34,8 +34,8 @@ class AuditorNet(nn.Module):
             hidden_sizes=list(widths),
             depths=list(depths),
             layer_type="basic",
-            num_labels=num_classes,
         )
+        config.num_labels = num_classes
         self.model = ResNetForImageClassification(config)
 
     def features(self, images: Tensor) -> Tensor:

@@ -11,12 +11,14 @@ import httpx
 import typer
 from rich.table import Column, Table
 
+from service.cli import models_command
 from service.cli.searching import LOCAL, Url, err, follow, generate, out, plan
 from service.client import Client, Problem
 from workers.errors import SitsearchError
 from workers.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spend inference-time compute on better images.")
+app.add_typer(models_command.app, name="models")
 for name, command in (("generate", generate), ("search", generate), ("plan", plan)):
     app.command(name)(command)
 
@@ -98,25 +100,6 @@ def extend(
     """Let a finished search go on from its state with a larger budget; saves as `generate` does."""
     with Client(url) as client:
         follow(client, client.extend(client.job(job_id), nfe), save)
-
-
-@app.command()
-def models(url: Url = LOCAL) -> None:
-    """List the models that the service offers."""
-    table = Table("model", "parameters", "MACs/forward", "samplers", "classes", "title")
-    with Client(url) as client:
-        for model in client.offer("models"):
-            methods = ", ".join(sampler["name"] for sampler in model["samplers"])
-            classes = model["classes"]
-            table.add_row(
-                model["name"],
-                f"{model['parameters'] / 1e6:.1f} M",
-                f"{model['macs_per_forward'] / 1e9:.2f} G",
-                methods,
-                f"{len(classes)}: {classes[0]} ... {classes[-1]}",
-                model["title"],
-            )
-    out.print(table)
 
 
 @app.command()

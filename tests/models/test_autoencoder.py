@@ -73,7 +73,8 @@ def test_a_samples_image_does_not_depend_on_its_company(folder: Path, batch: int
     assert len(together) == 7
     for row in (0, 4, 6):
         assert torch.equal(decoder.decode(x[row : row + 1])[0], together[row])
-        assert torch.equal(decoder.encode(together[row : row + 1])[0], decoder.encode(together)[row])
+        alone, among = decoder.encode(together[row : row + 1])[0], decoder.encode(together)[row]
+        torch.testing.assert_close(alone, among, atol=1e-6, rtol=1e-5)
 
 
 def test_tiling_changes_only_images_larger_than_the_vaes_own(folder: Path) -> None:

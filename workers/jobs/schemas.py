@@ -352,7 +352,8 @@ class ModelOffer(Schema):
 class VerifierOffer(Schema):
     """A verifier that can select here, which models' images it can score, and how fast.
 
-    One of `sets` judges a candidate by the set of images that it would join.
+    One of `sets` judges a candidate by the set of images that it would join; `models` empty means all. The schema tells
+    what a card may set; requests set none of it.
     """
 
     name: str
@@ -362,6 +363,7 @@ class VerifierOffer(Schema):
     range: tuple[float | None, float | None] = (None, None)
     images_per_second: float | None = None
     sets: bool = False
+    options_schema: dict[str, Any] | None = None
 
 
 class AlgorithmOffer(Schema):

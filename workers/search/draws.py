@@ -36,7 +36,7 @@ def choose(weights: Sequence[float], u: float) -> int:
         passed += weight
         if u < passed:
             return index
-    return max(range(len(weights)), key=weights.__getitem__)  # rounding left the sum just below 1
+    return max(index for index, weight in enumerate(weights) if weight)  # rounding left the sum just below 1
 
 
 def systematic(weights: Sequence[float], u: float) -> tuple[int, ...]:

@@ -1,9 +1,16 @@
-"""Which search algorithms there are: one line each."""
+"""Which search algorithms there are: one line each, and those of installed plug-ins.
+
+A plug-in is a Python package with an entry point in the group `sitsearch.algorithms`, `name = "module:Class"`; its
+class follows the protocol of `workers.search.base.Search`, and `name` is also the class's own `name`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib.metadata import entry_points
 from typing import Any
 
+from workers.errors import PluginError
 from workers.jobs.schemas import AlgorithmOffer
 from workers.search.base import Search
 from workers.search.epsilon_greedy import EpsilonGreedy
@@ -12,13 +19,34 @@ from workers.search.fk_steering import FkSteering
 from workers.search.paths import PathSearch
 from workers.search.random_search import RandomSearch
 from workers.search.rollover import Rollover
+from workers.search.successive_halving import SuccessiveHalving
 from workers.search.tree import TreeSearch
 from workers.search.zero_order import ZeroOrderSearch
 
+GROUP = "sitsearch.algorithms"
+
+
+def _with_plugins(built_in: Iterable[Search[Any]]) -> dict[str, Search[Any]]:
+    """The built-in algorithms and those of installed plug-ins, by name.
+
+    Raises:
+        PluginError: a plug-in takes a name that is taken, or cannot be imported.
+    """
+    found = {search.name: search for search in built_in}
+    for point in entry_points(group=GROUP):
+        try:
+            search: Search[Any] = point.load()()
+        except (ImportError, AttributeError, TypeError) as error:
+            raise PluginError(f"the algorithm {point.name!r} ({point.value}) cannot be loaded: {error}") from error
+        if search.name != point.name or search.name in found:
+            raise PluginError(f"{point.value!r} has the name {search.name!r}, not {point.name!r}, or it is taken")
+        found[search.name] = search
+    return found
+
+
 #: Every algorithm by name. Adding one is a file beside these and a line here.
-ALGORITHMS: dict[str, Search[Any]] = {
-    search.name: search
-    for search in (
+ALGORITHMS: dict[str, Search[Any]] = _with_plugins(
+    (
         RandomSearch(),
         ZeroOrderSearch(),
         PathSearch(),
@@ -26,9 +54,10 @@ ALGORITHMS: dict[str, Search[Any]] = {
         EvoSearch(),
         FkSteering(),
         Rollover(),
+        SuccessiveHalving(),
         TreeSearch(),
     )
-}
+)
 
 
 def algorithm_offers() -> tuple[AlgorithmOffer, ...]:

@@ -64,16 +64,17 @@ class Rollout(Schema):
     """One leaf of the tree, with the chain of states that was drawn for it.
 
     Attributes:
-        parent: the rollout that left behind the state it starts from; None if it starts from noise of its own.
+        parent: the rollout that drew the state it starts from; None if it starts from noise of its own.
         level: of that state: 0 is the first of the levels; -1 without a parent.
-        recipe: the whole of it.
-        score: of its image.
+        round, index: of the proposal, which name its draws.
+        score: of its image; 0 while it is under way.
     """
 
     parent: int | None
     level: int
-    recipe: Recipe
-    score: float
+    round: int
+    index: int
+    score: float = 0.0
 
 
 class TreeState(PassState):
@@ -104,17 +105,17 @@ class TreeSearch:
 
     def ask(self, state: TreeState) -> tuple[base.Proposal, ...]:
         """The next leaves, as many as fit."""
-        return tuple(proposal for proposal, _, _ in _batch(state))
+        return tuple(proposal for proposal, _ in _batch(state))
 
     def tell(self, state: TreeState, candidates: Sequence[Candidate]) -> TreeState:
         """Add the leaves to the tree."""
         batch = _batch(state)
-        told = advance_pass(state, [proposal for proposal, _, _ in batch], candidates)
-        new = (
-            Rollout(parent=parent, level=level, recipe=candidate.recipe, score=base.score_of(candidate))
-            for candidate, (_, parent, level) in zip(candidates, batch, strict=True)
+        told = advance_pass(state, [proposal for proposal, _ in batch], candidates)
+        scored = (
+            rollout.model_copy(update={"score": base.score_of(candidate)})
+            for candidate, (_, rollout) in zip(candidates, batch, strict=True)
         )
-        rollouts = (*state.rollouts, *new)
+        rollouts = (*state.rollouts, *scored)
         return told.model_copy(update={"rollouts": rollouts if len(rollouts) < state.options.tree_size else ()})
 
 
@@ -211,41 +212,46 @@ def branching_steps(options: TreeOptions, sampling: Sampling) -> tuple[int, ...]
     return tuple(step for step in steps if step <= sampling.steps - 2)
 
 
-def _batch(state: TreeState) -> tuple[tuple[base.Proposal, int | None, int], ...]:
-    """The next leaves: proposal, parent and level of each."""
+def _batch(state: TreeState) -> tuple[tuple[base.Proposal, Rollout], ...]:
+    """The next leaves."""
     options, left = state.options, state.left
     steps = branching_steps(options, state.sampling)
     tree = Tree(state.rollouts, len(steps), options.lam)
-    batch: list[tuple[base.Proposal, int | None, int]] = []
+    batch: list[tuple[base.Proposal, Rollout]] = []
     for index in range(options.batch):
         place = tree.select(options, state.allowance.seed, state.round, index)
-        if place is None:
-            rollout, level, known, parent = None, -1, 0, state.fresh(index)
-        else:
-            rollout, level = place
-            known = level + (steps[0] > 0)
-            parent = state.rollouts[rollout].recipe.prefix(known)
-        proposal = state.propose(index, _finish(state, parent, steps, level, index), known=known)
+        parent, level = place or (None, -1)
+        rollout = Rollout(parent=parent, level=level, round=state.round, index=index)
+        proposal = state.propose(index, _recipe(state, steps, rollout), known=_operations(steps, level))
         if proposal.nfe > left:
             break
         left -= proposal.nfe
         tree.add(place)
-        batch.append((proposal, rollout, level))
+        batch.append((proposal, rollout))
     return tuple(batch)
 
 
-def _finish(state: TreeState, recipe: Recipe, steps: Sequence[int], level: int, index: int) -> Recipe:
-    """From a state of `level` (-1: from start noise) to the end, with a halt at each later level."""
-    start = steps[level] if level >= 0 else 0
+def _recipe(state: TreeState, steps: Sequence[int], rollout: Rollout) -> Recipe:
+    """The whole recipe of a rollout: that of the state it starts from, then to the end with a halt at each level."""
+    if rollout.parent is None:
+        recipe, start = Recipe(seed=state.allowance.seed, round=rollout.round, index=rollout.index), 0
+    else:
+        line = _recipe(state, steps, state.rollouts[rollout.parent])
+        recipe, start = line.prefix(_operations(steps, rollout.level)), steps[rollout.level]
     stops = [start, *(step for step in steps if step > start), state.sampling.steps]
     return recipe.then(
         *(
             Integrate(
                 to=state.sampling.time(end),
                 steps=end - begin,
-                round=state.round,
-                index=index * (len(steps) + 2) + place,  # no two integrations of a round share their noises
+                round=rollout.round,
+                index=rollout.index * (len(steps) + 2) + place,  # no two integrations of a round share their noises
             )
             for place, (begin, end) in enumerate(pairwise(stops))
         )
     )
+
+
+def _operations(steps: Sequence[int], level: int) -> int:
+    """Operations that lead to a state of `level`: one for each level, but none to a level that is the start noise."""
+    return sum(step > 0 for step in steps[: level + 1])

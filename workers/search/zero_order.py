@@ -46,13 +46,12 @@ class ZeroOrderState(base.State):
     """A walk under way.
 
     Attributes:
-        pivot: the best start noise of this walk, and its score; None before a walk.
+        pivot: the best candidate of this walk; None before a walk.
         idle: rounds since it was found.
     """
 
     options: ZeroOrderOptions
-    pivot: Recipe | None = None
-    pivot_score: float | None = None
+    pivot: base.Scored | None = None
     idle: int = 0
 
 
@@ -84,11 +83,12 @@ class ZeroOrderSearch:
         """Move the pivot to the round's best if that is better."""
         told = base.advance(state, self.ask(state), candidates)
         best = max(candidates, key=base.score_of)  # the first of equals
-        if state.pivot_score is None or base.score_of(best) > state.pivot_score:
-            return told.model_copy(update={"pivot": best.recipe.noise, "pivot_score": base.score_of(best), "idle": 0})
+        if state.pivot is None or base.score_of(best) > state.pivot.score:
+            pivot = base.Scored(recipe=best.recipe, score=base.score_of(best))
+            return told.model_copy(update={"pivot": pivot, "idle": 0})
         idle = state.idle + 1
         if idle == state.options.restart_after:
-            return told.model_copy(update={"pivot": None, "pivot_score": None, "idle": 0})
+            return told.model_copy(update={"pivot": None, "idle": 0})
         return told.model_copy(update={"idle": idle})
 
 
@@ -97,5 +97,5 @@ def _candidate(state: ZeroOrderState, index: int) -> Recipe:
     if state.pivot is None:
         noise = state.fresh(index)
     else:
-        noise = state.pivot.then(Neighbor(round=state.round, index=index, cosine=state.options.cosine))
+        noise = state.pivot.recipe.noise.then(Neighbor(round=state.round, index=index, cosine=state.options.cosine))
     return noise.then(state.sampling.to_end(round=noise.round, index=noise.index))

@@ -79,7 +79,7 @@ def test_auditors_neither_repeat_nor_select() -> None:
     for auditors in (["x", "x"], ["toy"]):
         with pytest.raises(ValidationError, match="auditors"):
             request("random", auditors=auditors)
-    with pytest.raises(ValidationError, match="stop.score"):
+    with pytest.raises(ValidationError, match=r"stop\.score"):
         request("random", verifier={"name": "ensemble", "members": ["a", "b"]}, stop={"score": 0.5})
 
 

@@ -72,10 +72,16 @@ def allowance_of(asked: GenerateRequest) -> Allowance:
     return make_allowance(search, asked, sampling_of(asked, METHODS[asked.sampler.method]))
 
 
+def first_state(asked: GenerateRequest) -> State:
+    """The state before the first round."""
+    search = ALGORITHMS[asked.search.algorithm]
+    state: State = search.init(allowance_of(asked), search.Options.model_validate(asked.search.options))
+    return state
+
+
 def states(asked: GenerateRequest) -> list[State]:
     """Every state of a search from its start to its end."""
-    search = ALGORITHMS[asked.search.algorithm]
-    state = search.init(allowance_of(asked), search.Options.model_validate(asked.search.options))
+    search, state = ALGORITHMS[asked.search.algorithm], first_state(asked)
     found = [state]
     while proposals := search.ask(state):
         state = search.tell(state, evaluate(proposals))

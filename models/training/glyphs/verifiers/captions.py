@@ -49,6 +49,7 @@ LIGHT_UP_TO, BOLD_FROM = 300, 600
 _CATEGORY_NAMES = {"sans-serif": "sans", "monospace": "mono"}
 #: Fixed-width families that their metadata file elsewhere.
 _MONOSPACED = {"cascadia-code", "noto-sans-mono"}
+_ON = (" on {}", " on {}", " on {}", " on a {} background", " with a {} background", " on {} paper")
 _VOWELS = frozenset("aeiou")
 #: What is said with a vowel first, letter by letter.
 _SPOKEN_VOWELS = frozenset("AEFHILMNORSXaefhilmnorsx8")
@@ -110,9 +111,8 @@ def canonical(glyph: Glyph) -> str:
 
     A known character is not preceded by its case, which its own form already shows.
     """
-    words = [
-        VOCABULARY[name][value][0] for name in ("weight", "ink", "slant", "category") if (value := _get(glyph, name))
-    ]
+    known = ((name, getattr(glyph, name)) for name in ("weight", "ink", "slant", "category"))
+    words = [VOCABULARY[name][value][0] for name, value in known if value]
     text = _article(" ".join([*words, *_noun(glyph, None)]))
     return f"{text} on {glyph.paper}" if glyph.paper else text
 
@@ -120,9 +120,9 @@ def canonical(glyph: Glyph) -> str:
 def worded(glyph: Glyph, rng: random.Random) -> str:
     """A random wording of all that is known of a glyph."""
     words = {
-        name: rng.choice(words[value]) if rng.random() < 0.4 else words[value][0]
-        for name, words in VOCABULARY.items()
-        if (value := _get(glyph, name))
+        name: rng.choice(choice[value]) if rng.random() < 0.4 else choice[value][0]
+        for name, choice in VOCABULARY.items()
+        if (value := getattr(glyph, name))
     }
     adjectives = [words[name] for name in ("weight", "ink", "slant", "category") if name in words]
     if rng.random() < 0.35:
@@ -132,36 +132,28 @@ def worded(glyph: Glyph, rng: random.Random) -> str:
         adjectives.remove(words["ink"])
         after += f" in {words['ink']}"
     if "paper" in words:
-        form = rng.choice(
-            (" on {}", " on {}", " on {}", " on a {} background", " with a {} background", " on {} paper")
-        )
-        after += form.format(words["paper"])
+        after += rng.choice(_ON).format(words["paper"])
     text = " ".join([*adjectives, *_noun(glyph, rng, words.get("case"))])
     text = _article(text) if rng.random() < 0.8 else text
     lead = rng.choice(("a picture of ", "an image of ", "a photo of ")) if rng.random() < 0.1 else ""
     text = lead + text + after
-    return text[0].upper() + text[1:] if rng.random() < 0.08 and text[1:2] != "" and " " in text else text
-
-
-def _get(glyph: Glyph, name: str) -> str | None:
-    value: str | None = getattr(glyph, name)
-    return value
+    # a lone character must keep its case
+    return text[0].upper() + text[1:] if " " in text and rng.random() < 0.08 else text
 
 
 def _noun(glyph: Glyph, rng: random.Random | None, case_word: str | None = None) -> list[str]:
     """The words that name the character, or as much of it as is known."""
-    kind = "digit" if glyph.case == "digit" else "letter" if glyph.case else "character"
     if glyph.character is None:
-        return ["character"] if glyph.case is None else ["digit"] if kind == "digit" else [glyph.case or "", "letter"]
+        if glyph.case in (None, "digit"):
+            return [glyph.case or "character"]
+        return [case_word or str(glyph.case), "letter"]
     if rng is None or rng.random() < 0.6:
         return [glyph.character]
-    if kind == "character" or rng.random() < 0.2:
+    if case_word is None or rng.random() < 0.2:
         return [rng.choice(("character", "glyph")), glyph.character]
-    if kind == "digit":
-        return [case_word or kind, glyph.character]
-    return rng.choice(
-        ([case_word or "", glyph.character], ["letter", glyph.character], [case_word or "", "letter", glyph.character])
-    )
+    if glyph.case == "digit":
+        return [case_word, glyph.character]
+    return [*rng.choice(([case_word], ["letter"], [case_word, "letter"])), glyph.character]
 
 
 def _article(text: str) -> str:

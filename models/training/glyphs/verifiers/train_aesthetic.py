@@ -1,8 +1,8 @@
 """Fit the aesthetic head: `python -m models.training.glyphs.verifiers.train_aesthetic CLIP_FOLDER OUT NPZ...`.
 
 A linear head on the image embeddings of the CLIP of glyphs, brought to length 1, in the format of LAION's
-aesthetic-predictor (`weight`, `bias`). It is a ridge regression on grades: `CLEAN` for a clean picture, and for a spoilt
-one from `GOOD` down to `BAD` as the damage grows.
+aesthetic-predictor (`weight`, `bias`). It is a ridge regression on grades: `CLEAN` for a clean picture, and for a
+spoilt one from `GOOD` down to `BAD` as the damage grows.
 """
 
 from __future__ import annotations

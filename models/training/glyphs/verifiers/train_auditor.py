@@ -24,7 +24,7 @@ LEAST_CONTRAST = 0.15
 
 
 def augmented(masks: Tensor, generator: torch.Generator) -> Tensor:
-    """Masks `[B, 1, 32, 32]` in [0, 1] to images `[B, 3, 32, 32]` in [0, 1], in any colours, moved and spoilt a little."""
+    """Masks `[B, 1, 32, 32]` in [0, 1] to images `[B, 3, 32, 32]` in any colours, moved and spoilt a little."""
 
     def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         return torch.rand(*shape, generator=generator) * (high - low) + low

@@ -1,8 +1,12 @@
 """Train the CLIP of glyphs: `python -m models.training.glyphs.verifiers.train_clip OUT_FOLDER NPZ...`.
 
-open_clip's own model, tokenizer and loss, in the configuration `clip_config.json`: CLIP's ResNet, and a text
+open_clip's own model, tokenizer and `ClipLoss`, in the configuration `clip_config.json`: CLIP's ResNet, and a text
 tower that sees upper and lower case (open_clip's tokenizer is told to keep them). The folder has
 open_clip's own format and loads with `open_clip.create_model("local-dir:FOLDER")`.
+
+Colours alone set most pictures of a batch apart, and the contrast by itself is content with that for a long time. So
+linear heads on the embedding, the same for pictures and texts, also have to read off every attribute; they are not
+kept.
 """
 
 from __future__ import annotations
@@ -11,13 +15,15 @@ import argparse
 import json
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import open_clip  # type: ignore[import-untyped]
 import torch
+import torch.nn.functional as F
 from open_clip.push_to_hf_hub import save_config_for_hf  # type: ignore[import-untyped]
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.training.glyphs.families import CLASSES
 from models.training.glyphs.verifiers.captions import ATTRIBUTES, VOCABULARY, Glyph, case_of, worded
@@ -32,6 +38,9 @@ NARROW_CHARACTERS, NARROW_PAIRS = 6, 6
 NARROW_SHARE = 0.5
 #: How likely an attribute is said, in a wide and in a narrow batch.
 SAID = {False: 0.65, True: 0.85}
+#: What the unit embeddings are multiplied by before the heads, for their weights to stay small.
+HEAD_SCALE = 10.0
+IGNORED = -100
 
 
 def make_model() -> Any:
@@ -55,8 +64,28 @@ def _any_glyph(rng: random.Random) -> Glyph:
     return glyph.only([name for name in ATTRIBUTES if rng.random() < 0.8])
 
 
-def draw(data: StyledGlyphs, size: int, generator: torch.Generator, rng: random.Random) -> tuple[Tensor, list[str]]:
-    """A batch: pictures `[size, 3, 32, 32]` in [0, 1] and a caption of each."""
+class AttributeHeads(nn.Module):
+    """Cross-entropy of every attribute, read off embeddings `[B, D]` of length 1 by linear layers."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.values = {name: list(VOCABULARY[name]) for name in VOCABULARY} | {"character": list(CLASSES)}
+        self.heads = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in self.values.items()})
+
+    def forward(self, embeddings: Tensor, glyphs: Sequence[Glyph]) -> Tensor:
+        """The mean over attributes; where one is not known it does not count."""
+        losses = []
+        for name, values in self.values.items():
+            known = [values.index(value) if (value := getattr(glyph, name)) else IGNORED for glyph in glyphs]
+            logits = self.heads[name](HEAD_SCALE * embeddings)
+            losses.append(F.cross_entropy(logits, torch.tensor(known), ignore_index=IGNORED))
+        return torch.stack(losses).nanmean()  # an attribute that no glyph of the batch has gives nan
+
+
+def draw(
+    data: StyledGlyphs, size: int, generator: torch.Generator, rng: random.Random
+) -> tuple[Tensor, list[Glyph], list[Glyph]]:
+    """A batch: pictures `[size, 3, 32, 32]` in [0, 1], what is true of each, and how much of that is to be said."""
     narrow = rng.random() < NARROW_SHARE
     weights, pairs = data.weights, torch.arange(len(data.pairs))
     if narrow:
@@ -66,18 +95,16 @@ def draw(data: StyledGlyphs, size: int, generator: torch.Generator, rng: random.
     index = torch.multinomial(weights, size, replacement=False, generator=generator)
     pair = pairs[torch.randint(len(pairs), (size,), generator=generator)]
     images = data.images(index, pair, generator, augment=True)
-    captions = []
-    for i, p in zip(index.tolist(), pair.tolist(), strict=True):
-        kept = [name for name in ATTRIBUTES if rng.random() < SAID[narrow]]
-        captions.append(worded(data.description(i, p).only(kept), rng))
-    return images, captions
+    true = [data.description(i, p) for i, p in zip(index.tolist(), pair.tolist(), strict=True)]
+    said = [glyph.only([name for name in ATTRIBUTES if rng.random() < SAID[narrow]]) for glyph in true]
+    return images, true, said
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("data", type=Path, nargs="+")
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=1280)
     parser.add_argument("--batch", type=int, default=160)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=3)
@@ -89,22 +116,23 @@ def main() -> None:
     model.visual.to(memory_format=torch.channels_last)
     tokenizer = open_clip.get_tokenizer(CONFIG.stem)
     transform = Transform.from_open_clip(model.visual.preprocess_cfg)
-    contrast = open_clip.ClipLoss()
+    contrast, heads = open_clip.ClipLoss(), AttributeHeads(model.visual.output_dim)
+    matrices = [p for name, p in model.transformer.named_parameters() if p.ndim == 2]
 
     def loss(generator: torch.Generator) -> Tensor:
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
-        images, captions = draw(data, args.batch, generator, rng)
+        images, true, said = draw(data, args.batch, generator, rng)
         with torch.autocast("cpu", torch.bfloat16):
             image = model.encode_image(transform(images).to(memory_format=torch.channels_last), normalize=True)
-        text = model.encode_text(tokenizer(captions), normalize=True)
-        value: Tensor = contrast(image.float(), text, model.logit_scale.exp())
-        return value
+        image = image.float()
+        text = model.encode_text(tokenizer([worded(glyph, rng) for glyph in said]), normalize=True)
+        value: Tensor = contrast(image, text, model.logit_scale.exp())
+        return value + heads(image, true) + heads(text, said)
 
-    fit(model, loss, steps=args.steps, lr=args.lr, seed=args.seed, checkpoint=args.out / "part.safetensors")
+    fit(nn.ModuleList([model, heads]), loss, steps=args.steps, lr=args.lr, seed=args.seed, matrices=matrices)
     save(model, args.out / "open_clip_model.safetensors")
     save_config_for_hf(model, args.out / "open_clip_config.json", model_config=json.loads(CONFIG.read_text()))
-    (args.out / "part.safetensors").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BitImageProcessor, Dinov2Config, Dinov2ForImageClassification
 
 from models.training.glyphs.dataset import GlyphData
@@ -26,7 +26,6 @@ CONFIG = Dinov2Config(
     num_attention_heads=3,
     mlp_ratio=4,
     drop_path_rate=0.05,
-    num_labels=len(CLASSES),
     id2label=dict(enumerate(CLASSES)),
     label2id={character: i for i, character in enumerate(CLASSES)},
 )
@@ -48,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=2)
@@ -68,7 +67,8 @@ def main() -> None:
 
     checkpoint = args.out / "part.safetensors"
     fit(model, loss, steps=args.steps, lr=args.lr, seed=args.seed, matrices=matrices, checkpoint=checkpoint)
-    model.half().save_pretrained(args.out)
+    nn.Module.half(model)
+    model.save_pretrained(args.out)
     preprocessing().save_pretrained(args.out)
     checkpoint.unlink(missing_ok=True)
 

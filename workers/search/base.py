@@ -1,8 +1,8 @@
 """The ask/tell protocol that every search algorithm follows.
 
-A search is pure: `ask(state)` proposes and changes nothing, `tell(state, candidates)` returns the next state. State is
-frozen and serialises to JSON; every random draw is a function of the job's seed, the round and the index. No I/O, no
-clock, no device. Asking again after a crash therefore gives the same proposals.
+A search is pure: `ask(state)` proposes and changes nothing, `tell(state, proposals, candidates)` returns the next
+state. State is frozen and serialises to JSON; every random draw is a function of the job's seed, the round and the
+index. No I/O, no clock, no device. Asking again after a crash therefore gives the same proposals.
 
 A search spends at most `allowance.nfe`, and goes on for as long as another candidate fits: one that has finished a pass
 of its algorithm begins another from fresh noise. That makes every algorithm anytime, and extensible: `extend` raises
@@ -135,11 +135,16 @@ class Search(Protocol[S]):
     def ask(self, state: S) -> tuple[Proposal, ...]:
         """The next round's proposals, at most `state.left` NFE; empty when no more fits. Never changes `state`."""
 
-    def tell(self, state: S, candidates: Sequence[Candidate]) -> S:
+    def tell(self, state: S, proposals: Sequence[Proposal], candidates: Sequence[Candidate]) -> S:
         """The state after the round's proposals were evaluated.
 
+        Args:
+            state: that the proposals came from, the scores within brought up to date (see `rescored`).
+            proposals: what `ask` gave.
+            candidates: what became of them, in that order.
+
         Raises:
-            SearchError: the candidates are not those that `ask(state)` proposes, in that order.
+            SearchError: the candidates do not answer the proposals.
         """
 
 

@@ -44,15 +44,14 @@ class EpsilonGreedyState(PassState):
 
     Attributes:
         parent: the trajectory's start noise and the steps taken so far; None between passes.
-        pivot: the best way yet of taking the next step, and its score; None before the step's first round.
+        pivot: the best way yet of taking the next step; None before the step's first round.
         rounds, size: rounds that this step gets, and the noises of each.
         done: rounds of it that were told.
     """
 
     options: EpsilonGreedyOptions
     parent: Recipe | None = None
-    pivot: Recipe | None = None
-    pivot_score: float | None = None
+    pivot: base.Scored | None = None
     rounds: int = 0
     size: int = 0
     done: int = 0
@@ -92,25 +91,27 @@ class EpsilonGreedy:
             for index in range(state.size)
         )
 
-    def tell(self, state: EpsilonGreedyState, candidates: Sequence[Candidate]) -> EpsilonGreedyState:
+    def tell(
+        self, state: EpsilonGreedyState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]
+    ) -> EpsilonGreedyState:
         """Move the pivot to the round's best if that is better; take the step after its last round."""
-        told = advance_pass(state, self.ask(state), candidates)
+        told = advance_pass(state, proposals, candidates)
         best = max(candidates, key=base.score_of)  # the first of equals
         if best.recipe.finished:
             return told.model_copy(update={"parent": None})
         if state.parent is None:
             return _begin_step(told, best.recipe)
-        pivot, score = state.pivot, state.pivot_score
-        if pivot is None or score is None or base.score_of(best) > score:
-            pivot, score = best.recipe, base.score_of(best)
+        pivot = state.pivot
+        if pivot is None or base.score_of(best) > pivot.score:
+            pivot = base.Scored(recipe=best.recipe, score=base.score_of(best))
         if state.done + 1 == state.rounds:
-            return _begin_step(told, pivot)
-        return told.model_copy(update={"pivot": pivot, "pivot_score": score, "done": state.done + 1})
+            return _begin_step(told, pivot.recipe)
+        return told.model_copy(update={"pivot": pivot, "done": state.done + 1})
 
 
 def _begin_step(state: EpsilonGreedyState, parent: Recipe) -> EpsilonGreedyState:
     """The state before the first round of the step that follows `parent`."""
-    state = state.model_copy(update={"parent": parent, "pivot": None, "pivot_score": None, "done": 0})
+    state = state.model_copy(update={"parent": parent, "pivot": None, "done": 0})
     rounds, size = _allot(state, state.room(1)) or (1, 1)
     return state.model_copy(update={"rounds": rounds, "size": size})
 
@@ -144,7 +145,7 @@ def _step(state: EpsilonGreedyState, index: int) -> Integrate:
     """The step with noise `index` of the round: fresh, or near the pivot."""
     if state.pivot is None or uniform(state.allowance.seed, state.round, index) < state.options.eps:
         return _fresh_step(state, index)
-    pivot = state.pivot.ops[-1]
+    pivot = state.pivot.recipe.ops[-1]
     assert isinstance(pivot, Integrate)
     nudge = Nudge(round=state.round, index=index, radius=state.options.lam)
     return pivot.model_copy(update={"nudges": (*pivot.nudges, nudge)})

@@ -25,7 +25,6 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from workers.jobs.base import Schema
 from workers.jobs.recipe import Blend, Integrate, Op, Perturb, Recipe
 from workers.jobs.schemas import Candidate
 from workers.search import base
@@ -60,13 +59,6 @@ class EvoOptions(base.Options):
         return self
 
 
-class Member(Schema):
-    """A finished trajectory and its score."""
-
-    recipe: Recipe
-    score: float
-
-
 class EvoState(PassState):
     """A pass under way.
 
@@ -76,7 +68,7 @@ class EvoState(PassState):
     """
 
     options: EvoOptions
-    pool: tuple[Member, ...] = ()
+    pool: tuple[base.Scored, ...] = ()
     sizes: tuple[int, ...] = ()
 
 
@@ -111,12 +103,11 @@ class EvoSearch:
             else state.plain()
         )
 
-    def tell(self, state: EvoState, candidates: Sequence[Candidate]) -> EvoState:
+    def tell(self, state: EvoState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]) -> EvoState:
         """Add the generation to the pool."""
-        proposals = self.ask(state)
         sizes = state.sizes if state.pool else _plan(state, breeding_steps(state.options, state.sampling))
         told = advance_pass(state, proposals, candidates, sizes=sizes[1:])
-        members = (Member(recipe=c.recipe, score=base.score_of(c)) for c in candidates)
+        members = (base.Scored(recipe=c.recipe, score=base.score_of(c)) for c in candidates)
         return told.model_copy(update={"pool": (*state.pool, *members) if told.sizes else ()})
 
 

@@ -115,9 +115,8 @@ class FkSteering:
             state.propose(index, state.fresh(index).then(_segment(state, points, 0, index))) for index in range(count)
         )
 
-    def tell(self, state: FkState, candidates: Sequence[Candidate]) -> FkState:
+    def tell(self, state: FkState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]) -> FkState:
         """Weigh the particles by their scores, and resample them."""
-        proposals = self.ask(state)
         base.check_told(proposals, candidates)
         started = state.particles or tuple(
             Particle(recipe=p.recipe, log_weight=0.0, log_product=0.0, memory=None) for p in proposals

@@ -98,9 +98,11 @@ class PathSearch:
             for index, path in enumerate(origins)
         )
 
-    def tell(self, state: PathsState, candidates: Sequence[Candidate]) -> PathsState:
+    def tell(
+        self, state: PathsState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]
+    ) -> PathsState:
         """Keep the best: as many as there were."""
-        told = advance_pass(state, self.ask(state), candidates)
+        told = advance_pass(state, proposals, candidates)
         best = sorted(candidates, key=lambda candidate: -base.score_of(candidate))  # stable: the first of equals
         halted = tuple(candidate.recipe for candidate in best if not candidate.recipe.finished)
         return told.model_copy(update={"paths": halted[: len(state.paths) or None]})

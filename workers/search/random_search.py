@@ -50,6 +50,8 @@ class RandomSearch:
             state.propose(index, state.fresh(index).then(end(round=state.round, index=index))) for index in range(count)
         )
 
-    def tell(self, state: RandomState, candidates: Sequence[Candidate]) -> RandomState:
+    def tell(
+        self, state: RandomState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]
+    ) -> RandomState:
         """Count the round."""
-        return base.advance(state, self.ask(state), candidates)
+        return base.advance(state, proposals, candidates)

@@ -43,19 +43,18 @@ class RolloverState(PassState):
 
     Attributes:
         parent: the trajectory's start noise and the steps taken so far; None between passes.
-        best: the best score of a data prediction in this pass.
+        best: the best data prediction in this pass.
         share: NFE that every step of this pass is given.
         quota: NFE that the step under way may still spend.
-        child, child_score: the best way yet of taking it.
+        child: the best way yet of taking it.
     """
 
     options: RolloverOptions
     parent: Recipe | None = None
-    best: float = 0.0
+    best: base.Scored | None = None
     share: int = 0
     quota: int = 0
-    child: Recipe | None = None
-    child_score: float | None = None
+    child: base.Scored | None = None
 
 
 class Rollover:
@@ -92,28 +91,28 @@ class Rollover:
             for index in range(count)
         )
 
-    def tell(self, state: RolloverState, candidates: Sequence[Candidate]) -> RolloverState:
+    def tell(
+        self, state: RolloverState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]
+    ) -> RolloverState:
         """Take the step if a child beats the best score so far or the quota is spent."""
-        proposals = self.ask(state)
         told = advance_pass(state, proposals, candidates)
-        leader = max(candidates, key=base.score_of)  # the first of equals
-        score = base.score_of(leader)
+        top = max(candidates, key=base.score_of)  # the first of equals
+        leader = base.Scored(recipe=top.recipe, score=base.score_of(top))
         if leader.recipe.finished:
-            return told.model_copy(update={"parent": None, "child": None, "child_score": None})
+            return told.model_copy(update={"parent": None, "best": None, "child": None})
         if state.parent is None:
             _, share = _plan(state)
-            return told.model_copy(update={"parent": leader.recipe, "best": score, "share": share, "quota": share})
-        child, child_score = state.child, state.child_score
-        if child is None or child_score is None or score > child_score:
-            child, child_score = leader.recipe, score
+            return told.model_copy(update={"parent": leader.recipe, "best": leader, "share": share, "quota": share})
+        assert state.best is not None
+        child = leader if state.child is None or leader.score > state.child.score else state.child
         quota = state.quota - sum(proposal.nfe for proposal in proposals)
         spent = quota < _unit(state)
-        beaten = score > state.best and len(state.parent.ops) < state.sampling.steps - 2
+        beaten = leader.score > state.best.score and len(state.parent.ops) < state.sampling.steps - 2
         if spent or beaten:
-            update = {"parent": child, "quota": quota + state.share, "child": None, "child_score": None}
+            told = told.model_copy(update={"parent": child.recipe, "quota": quota + state.share, "child": None})
         else:
-            update = {"quota": quota, "child": child, "child_score": child_score}
-        return told.model_copy(update={**update, "best": max(score, state.best)})
+            told = told.model_copy(update={"quota": quota, "child": child})
+        return told.model_copy(update={"best": leader if leader.score > state.best.score else state.best})
 
 
 def _plan(state: RolloverState) -> tuple[int, int]:

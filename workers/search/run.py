@@ -114,10 +114,11 @@ class SearchRun:
         if is_final:
             self._finals = self._best_of((*self._finals, *candidates))
         else:
+            proposals = self._search.ask(self._state)
             if not self._selection.settled:
                 self._state = base.rescored(self._state, self._selection.scores(base.remembered(self._state)))
             told = [c.model_copy(update={"scores": {SELECTING: self._scores[c.recipe]}}) for c in candidates]
-            self._state = self._search.tell(self._state, told)
+            self._state = self._search.tell(self._state, proposals, told)
             self._top = self._best_of((*self._top, *candidates))
             self._count += len(candidates)
         self._account(candidates, is_final=is_final)

@@ -93,9 +93,11 @@ class SuccessiveHalving:
             or state.plain()
         )
 
-    def tell(self, state: HalvingState, candidates: Sequence[Candidate]) -> HalvingState:
+    def tell(
+        self, state: HalvingState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]
+    ) -> HalvingState:
         """Let the best go on."""
-        told = advance_pass(state, self.ask(state), candidates)
+        told = advance_pass(state, proposals, candidates)
         best = sorted(candidates, key=lambda candidate: -base.score_of(candidate))  # stable: the first of equals
         halted = tuple(candidate.recipe for candidate in best if not candidate.recipe.finished)
         return told.model_copy(update={"survivors": halted[: _going_on(len(candidates), state.options)]})

@@ -66,15 +66,12 @@ class Rollout(Schema):
     Attributes:
         parent: the rollout that drew the state it starts from; None if it starts from noise of its own.
         level: of that state: 0 is the first of the levels; -1 without a parent.
-        round, index: of the proposal, which name its draws.
-        score: of its image; 0 while it is under way.
+        leaf: where it ended.
     """
 
     parent: int | None
     level: int
-    round: int
-    index: int
-    score: float = 0.0
+    leaf: base.Scored
 
 
 class TreeState(PassState):
@@ -105,17 +102,17 @@ class TreeSearch:
 
     def ask(self, state: TreeState) -> tuple[base.Proposal, ...]:
         """The next leaves, as many as fit."""
-        return tuple(proposal for proposal, _ in _batch(state))
+        return _batch(state)
 
-    def tell(self, state: TreeState, candidates: Sequence[Candidate]) -> TreeState:
+    def tell(self, state: TreeState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]) -> TreeState:
         """Add the leaves to the tree."""
-        batch = _batch(state)
-        told = advance_pass(state, [proposal for proposal, _ in batch], candidates)
-        scored = (
-            rollout.model_copy(update={"score": base.score_of(candidate)})
-            for candidate, (_, rollout) in zip(candidates, batch, strict=True)
-        )
-        rollouts = (*state.rollouts, *scored)
+        told = advance_pass(state, proposals, candidates)
+        new = []
+        for proposal, candidate in zip(proposals, candidates, strict=True):
+            leaf = base.Scored(recipe=candidate.recipe, score=base.score_of(candidate))
+            parent, level = _place(state, proposal) or (None, -1)
+            new.append(Rollout(parent=parent, level=level, leaf=leaf))
+        rollouts = (*state.rollouts, *new)
         return told.model_copy(update={"rollouts": rollouts if len(rollouts) < state.options.tree_size else ()})
 
 
@@ -148,10 +145,10 @@ class Tree:
         self.visits: list[int] = [0]
         self.children: list[list[int]] = [[]]
         self.values: list[float | None] = [None]
-        unit = (statistics.pstdev(rollout.score for rollout in rollouts) if rollouts else 0.0) or 1.0
+        unit = (statistics.pstdev(rollout.leaf.score for rollout in rollouts) if rollouts else 0.0) or 1.0
         for rollout in rollouts:
             leaf = self.add(None if rollout.parent is None else Place(rollout.parent, rollout.level))
-            self.values[leaf] = rollout.score / unit
+            self.values[leaf] = rollout.leaf.score / unit
         for state in range(len(self.children) - 1, -1, -1):
             below = [value for child in self.children[state] if (value := self.values[child]) is not None]
             if below:
@@ -212,46 +209,50 @@ def branching_steps(options: TreeOptions, sampling: Sampling) -> tuple[int, ...]
     return tuple(step for step in steps if step <= sampling.steps - 2)
 
 
-def _batch(state: TreeState) -> tuple[tuple[base.Proposal, Rollout], ...]:
+def _batch(state: TreeState) -> tuple[base.Proposal, ...]:
     """The next leaves."""
     options, left = state.options, state.left
     steps = branching_steps(options, state.sampling)
     tree = Tree(state.rollouts, len(steps), options.lam)
-    batch: list[tuple[base.Proposal, Rollout]] = []
+    batch: list[base.Proposal] = []
     for index in range(options.batch):
         place = tree.select(options, state.allowance.seed, state.round, index)
-        parent, level = place or (None, -1)
-        rollout = Rollout(parent=parent, level=level, round=state.round, index=index)
-        proposal = state.propose(index, _recipe(state, steps, rollout), known=_operations(steps, level))
+        start = state.fresh(index) if place is None else _state_at(state, steps, place)
+        recipe = start.then(*_finish(state, steps, -1 if place is None else place.level, index))
+        proposal = state.propose(index, recipe, known=len(start.ops))
         if proposal.nfe > left:
             break
         left -= proposal.nfe
         tree.add(place)
-        batch.append((proposal, rollout))
+        batch.append(proposal)
     return tuple(batch)
 
 
-def _recipe(state: TreeState, steps: Sequence[int], rollout: Rollout) -> Recipe:
-    """The whole recipe of a rollout: that of the state it starts from, then to the end with a halt at each level."""
-    if rollout.parent is None:
-        recipe, start = Recipe(seed=state.allowance.seed, round=rollout.round, index=rollout.index), 0
-    else:
-        line = _recipe(state, steps, state.rollouts[rollout.parent])
-        recipe, start = line.prefix(_operations(steps, rollout.level)), steps[rollout.level]
+def _place(state: TreeState, proposal: base.Proposal) -> Place | None:
+    """The state of the tree that a proposal starts from; None is the root."""
+    start, steps = proposal.recipe.prefix(proposal.known), branching_steps(state.options, state.sampling)
+    for number, rollout in enumerate(state.rollouts):  # the first that went through a state drew it
+        if rollout.leaf.recipe.prefix(proposal.known) == start:
+            return Place(number, proposal.known - (steps[0] > 0))
+    return None
+
+
+def _state_at(state: TreeState, steps: Sequence[int], place: Place) -> Recipe:
+    """The recipe of a state of the tree: an operation for each level, but none for a level that is the start noise."""
+    operations = sum(step > 0 for step in steps[: place.level + 1])
+    return state.rollouts[place.rollout].leaf.recipe.prefix(operations)
+
+
+def _finish(state: TreeState, steps: Sequence[int], level: int, index: int) -> tuple[Integrate, ...]:
+    """From a state of `level` (-1: from start noise) to the end, with a halt at each later level."""
+    start = steps[level] if level >= 0 else 0
     stops = [start, *(step for step in steps if step > start), state.sampling.steps]
-    return recipe.then(
-        *(
-            Integrate(
-                to=state.sampling.time(end),
-                steps=end - begin,
-                round=rollout.round,
-                index=rollout.index * (len(steps) + 2) + place,  # no two integrations of a round share their noises
-            )
-            for place, (begin, end) in enumerate(pairwise(stops))
+    return tuple(
+        Integrate(
+            to=state.sampling.time(end),
+            steps=end - begin,
+            round=state.round,
+            index=index * (len(steps) + 2) + place,  # no two integrations of a round share their noises
         )
+        for place, (begin, end) in enumerate(pairwise(stops))
     )
-
-
-def _operations(steps: Sequence[int], level: int) -> int:
-    """Operations that lead to a state of `level`: one for each level, but none to a level that is the start noise."""
-    return sum(step > 0 for step in steps[: level + 1])

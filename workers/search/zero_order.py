@@ -79,9 +79,11 @@ class ZeroOrderSearch:
         count = min(state.options.neighbors if state.round else 1, state.left // state.sampling.whole)
         return tuple(state.propose(index, _candidate(state, index)) for index in range(count))
 
-    def tell(self, state: ZeroOrderState, candidates: Sequence[Candidate]) -> ZeroOrderState:
+    def tell(
+        self, state: ZeroOrderState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]
+    ) -> ZeroOrderState:
         """Move the pivot to the round's best if that is better."""
-        told = base.advance(state, self.ask(state), candidates)
+        told = base.advance(state, proposals, candidates)
         best = max(candidates, key=base.score_of)  # the first of equals
         if state.pivot is None or base.score_of(best) > state.pivot.score:
             pivot = base.Scored(recipe=best.recipe, score=base.score_of(best))

@@ -40,7 +40,7 @@ def test_a_state_that_went_through_json_has_the_same_future(name: str) -> None:
         while proposals := search.ask(state):
             assert search.ask(again) == proposals
             told = evaluate(proposals)
-            state, again = search.tell(state, told), search.tell(again, told)
+            state, again = search.tell(state, proposals, told), search.tell(again, proposals, told)
         assert search.ask(again) == ()
 
 
@@ -84,9 +84,9 @@ def test_misuse_is_refused_with_what_was_asked_and_told(name: str) -> None:
     state = next(s for s in states(request(name)) if len(search.ask(s)) > 1)
     told = evaluate(search.ask(state))
     with pytest.raises(SearchError, match=f"told {len(told) - 1} candidates for {len(told)} proposals"):
-        search.tell(state, told[:-1])
+        search.tell(state, search.ask(state), told[:-1])
     with pytest.raises(SearchError, match="was asked for"):
-        search.tell(state, told[::-1])
+        search.tell(state, search.ask(state), told[::-1])
 
 
 @EACH

@@ -74,7 +74,7 @@ def nudged(state: EpsilonGreedyState) -> list[bool]:
         near.append(bool(op.nudges))
         if op.nudges:
             pivot = op.model_copy(update={"nudges": op.nudges[:-1]})
-            assert state.pivot is not None and pivot == state.pivot.ops[-1]
+            assert state.pivot is not None and pivot == state.pivot.recipe.ops[-1]
             assert op.nudges[-1].radius == state.options.lam
     return near
 
@@ -95,8 +95,8 @@ def test_a_pivot_stays_until_it_is_beaten() -> None:
 
     state = asked(200)[0]
     for _ in range(4):
-        state = SEARCH.tell(state, worse_every_round(evaluate(SEARCH.ask(state)), state.round))
-    assert state.pivot_score == -1.0 and state.done == 3
+        state = SEARCH.tell(state, SEARCH.ask(state), worse_every_round(evaluate(SEARCH.ask(state)), state.round))
+    assert state.pivot is not None and state.pivot.score == -1.0 and state.done == 3
 
 
 def test_it_finds_better_than_random_search_where_previews_tell() -> None:

@@ -97,7 +97,7 @@ def test_options_that_do_not_agree_are_refused() -> None:
 def test_a_pass_forgets_the_one_before() -> None:
     state = found(nfe=2 * PASS)[5]
     assert state.pool == () and len(SEARCH.ask(state)) == 14
-    again = SEARCH.tell(state, evaluate(SEARCH.ask(state), score=rugged))
+    again = SEARCH.tell(state, SEARCH.ask(state), evaluate(SEARCH.ask(state), score=rugged))
     assert isinstance(again, EvoState) and len(again.pool) == 14
 
 

@@ -60,7 +60,7 @@ def test_by_default_particles_are_resampled_every_fifth_of_the_steps_from_a_fift
 def test_copies_of_a_particle_go_on_from_its_state_with_noises_of_their_own() -> None:
     search, state = ALGORITHMS["fk_steering"], first()
     told = evaluate(search.ask(state), score=lambda recipe: float(recipe.index == 2))
-    proposals = search.ask(search.tell(state, told))
+    proposals = search.ask(search.tell(state, search.ask(state), told))
     assert len(proposals) == 4
     assert {p.recipe.prefix(p.known) for p in proposals} == {told[2].recipe}
     assert len({p.recipe.ops[1] for p in proposals}) == 4
@@ -85,7 +85,7 @@ def test_without_resampling_the_final_weights_are_those_of_the_final_scores_alon
     search, state = ALGORITHMS["fk_steering"], first(potential=kind, lam=0.01, adaptive=True)
     while not state.weights:
         told = evaluate(search.ask(state))
-        state = search.tell(state, told)
+        state = search.tell(state, search.ask(state), told)
     weights = [math.exp(0.01 * c.scores["toy"]) for c in told]
     assert state.weights == pytest.approx([w / sum(weights) for w in weights])
 

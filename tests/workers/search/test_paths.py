@@ -30,7 +30,7 @@ def rounds(state: PathsState, score: Any = lambda _: 0.0) -> list[tuple[Proposal
     found = []
     while not found or state.paths:
         found.append(SEARCH.ask(state))
-        told = SEARCH.tell(state, evaluate(found[-1], score=score))
+        told = SEARCH.tell(state, found[-1], evaluate(found[-1], score=score))
         assert isinstance(told, PathsState)
         state = told
     return found

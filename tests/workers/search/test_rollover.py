@@ -22,7 +22,7 @@ def play(nfe: int, score: Callable[[Recipe], float], **options: object) -> dict[
         assert isinstance(state, RolloverState)
         for proposal in proposals:
             steps.setdefault(len(proposal.recipe.ops), []).append(proposal.recipe)
-        state = SEARCH.tell(state, evaluate(proposals, score=score))
+        state = SEARCH.tell(state, proposals, evaluate(proposals, score=score))
     return steps
 
 

@@ -23,7 +23,7 @@ def first(nfe: int = 400, **options: object) -> ZeroOrderState:
 def tell(state: ZeroOrderState, *scores: float) -> ZeroOrderState:
     """The state after a round with these scores."""
     given = iter(scores)
-    told = SEARCH.tell(state, evaluate(SEARCH.ask(state), score=lambda _: next(given)))
+    told = SEARCH.tell(state, SEARCH.ask(state), evaluate(SEARCH.ask(state), score=lambda _: next(given)))
     assert isinstance(told, ZeroOrderState)
     return told
 

@@ -84,7 +84,7 @@ def states(asked: GenerateRequest) -> list[State]:
     search, state = ALGORITHMS[asked.search.algorithm], first_state(asked)
     found = [state]
     while proposals := search.ask(state):
-        state = search.tell(state, evaluate(proposals))
+        state = search.tell(state, proposals, evaluate(proposals))
         found.append(state)
     return found
 

@@ -11,7 +11,7 @@ import httpx
 import typer
 from rich.table import Column, Table
 
-from service.cli import models_command
+from service.cli import models_command, verifiers_command
 from service.cli.searching import LOCAL, Url, err, follow, generate, out, plan
 from service.client import Client, Problem
 from workers.errors import SitsearchError
@@ -19,6 +19,7 @@ from workers.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spend inference-time compute on better images.")
 app.add_typer(models_command.app, name="models")
+app.add_typer(verifiers_command.app, name="verifiers")
 for name, command in (("generate", generate), ("search", generate), ("plan", plan)):
     app.command(name)(command)
 
@@ -100,18 +101,6 @@ def extend(
     """Let a finished search go on from its state with a larger budget; saves as `generate` does."""
     with Client(url) as client:
         follow(client, client.extend(client.job(job_id), nfe), save)
-
-
-@app.command()
-def verifiers(url: Url = LOCAL) -> None:
-    """List the verifiers that the service offers."""
-    table = Table("verifier", "needs", "models", "title")
-    with Client(url) as client:
-        for verifier in client.offer("verifiers"):
-            table.add_row(
-                verifier["name"], ", ".join(verifier["needs"]), ", ".join(verifier["models"]), verifier["title"]
-            )
-    out.print(table)
 
 
 @app.command()

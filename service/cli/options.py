@@ -20,7 +20,11 @@ def request_of(
     forwards: Annotated[int | None, typer.Option(help="budget in network rows")] = None,
     seconds: Annotated[float | None, typer.Option(help="end after so many seconds, with the best so far")] = None,
     model: Annotated[str, typer.Option(help="model to search over")] = "glyphs",
-    verifier: Annotated[str, typer.Option(help="verifier that selects")] = "classifier",
+    verifier: Annotated[
+        list[str] | None, typer.Option(help="what selects; several: an ensemble [default: classifier]")
+    ] = None,
+    rule: Annotated[str, typer.Option(help="how an ensemble's scores become one: rank or zscore")] = "rank",
+    auditor: Annotated[list[str] | None, typer.Option(help="verifier that says what it thinks of the winners")] = None,
     search: Annotated[str, typer.Option(help="search algorithm")] = "random",
     option: Annotated[list[str] | None, typer.Option(help="an option of the algorithm, NAME=VALUE")] = None,
     method: Annotated[str | None, typer.Option(help="sampling method [default: one that suits]")] = None,
@@ -42,7 +46,8 @@ def request_of(
         "num_images": num_images,
         "seed": seed,
         "budget": _given({"nfe": nfe if nfe or forwards else 2000, "forwards": forwards, "seconds": seconds}),
-        "verifier": verifier,
+        "verifier": _verifier(verifier or ["classifier"], rule),
+        "auditors": auditor or [],
         "search": {"algorithm": search} | dict(_option(text) for text in option or ()),
         "sampler": _given(sampling) | dict(_option(text) for text in sampler or ()),
         "stop": _given({"score": target, "patience_nfe": patience}),
@@ -62,6 +67,10 @@ def takes_request(command: Callable[..., None]) -> Callable[..., None]:
     wrapped.__signature__ = inspect.Signature([*options.values(), *own])  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in (*options.values(), *own)}
     return wrapped
+
+
+def _verifier(names: list[str], rule: str) -> str | dict[str, Any]:
+    return names[0] if len(names) == 1 else {"name": "ensemble", "members": names, "rule": rule}
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 
 from service.cli.supervisor import free_port
 from service.client import Client
+from tests.models.tiny_sd3 import save_sd3
 
 START, STOP = 120, 60
 LEASE = 3
@@ -65,9 +66,36 @@ def stop_service(service: Service) -> int:
     return service.process.wait(STOP)
 
 
+TEXT_MODEL = """
+name = "tiny-sd3"
+title = "A tiny Stable Diffusion 3 with random weights"
+license = "Apache-2.0"
+sampler = { method = "euler", steps = 3, guidance = 4.0 }
+
+[network]
+kind = "text_to_image"
+weights = "tiny-sd3"
+resolution = 16
+"""
+
+
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    running = start_service(tmp_path_factory.mktemp("service"))
+def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the card of a text-to-image model."""
+    folder = tmp_path_factory.mktemp("cards")
+    save_sd3(folder / "tiny-sd3")
+    (folder / "tiny-sd3.toml").write_text(TEXT_MODEL)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, cards: Path) -> Iterator[Service]:
+    running = start_service(
+        tmp_path_factory.mktemp("service"),
+        SITSEARCH_CARDS_DIR=str(cards),
+        SITSEARCH_MODELS='["glyphs", "tiny-sd3"]',
+        SITSEARCH_VERIFIERS='["classifier", "auditor", "fid", "contrast"]',
+    )
     yield running
     assert stop_service(running) == 0
     assert running.descendants() == set(), "processes were left behind"

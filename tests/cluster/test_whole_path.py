@@ -16,50 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.catalog import load_generator, load_verifier, model_card
-from models.condition import Condition
 from service.client import Client
 from tests.cluster.conftest import Service
-from workers.engine import Engine
-from workers.jobs.schemas import GenerateRequest, SamplerChoice
-from workers.local import Found, run_request
-from workers.offers import METHODS
-from workers.search import ALGORITHMS
-from workers.search.defaults import with_sampler
+from tests.cluster.requests import body, locally, winner
 
 pytestmark = pytest.mark.cluster
-
-
-def body(label: str = "Q", candidates: int = 6, **changes: Any) -> dict[str, Any]:
-    return {
-        "condition": {"class": label},
-        "budget": {"nfe": candidates * 8},
-        "seed": 11,
-        "verifier": "classifier",
-        "search": {"algorithm": "random", "round_size": 4},
-        "sampler": {"method": "heun", "steps": 4, "guidance": 1.5},
-    } | changes
-
-
-def locally(request: dict[str, Any]) -> Found:
-    """The same request in this process, with the settings of the service."""
-    import torch
-
-    torch.set_num_threads(os.cpu_count() or 1)
-    card = model_card("glyphs")
-    asked = GenerateRequest.model_validate(request)
-    stochastic = ALGORITHMS[asked.search.algorithm].stochastic
-    asked = with_sampler(asked, SamplerChoice(**card.sampler), METHODS.values(), stochastic=stochastic)
-    return run_request(
-        Engine(load_generator("glyphs", dtype=torch.bfloat16)),
-        {"classifier": load_verifier("classifier")},
-        asked,
-        conditions=[Condition(class_index=card.classes.index(request["condition"]["class"]))],
-    )
-
-
-def winner(job: dict[str, Any]) -> dict[str, Any]:
-    return job["result"]["images"][0]["candidate"]
 
 
 def test_a_search_spends_its_budget_and_answers_with_the_best(client: Client) -> None:

@@ -1,0 +1,50 @@
+"""Requests of the cluster's tests, and the same searches in this process."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from models.catalog import load_generator, load_verifier, model_card
+from models.condition import Condition
+from workers.engine import Engine
+from workers.jobs.schemas import GenerateRequest, SamplerChoice
+from workers.local import Found, run_request
+from workers.offers import METHODS
+from workers.search import ALGORITHMS
+from workers.search.defaults import with_sampler
+
+
+def body(label: str = "Q", candidates: int = 6, **changes: Any) -> dict[str, Any]:
+    """A small search, of which `changes` replace fields."""
+    return {
+        "condition": {"class": label},
+        "budget": {"nfe": candidates * 8},
+        "seed": 11,
+        "verifier": "classifier",
+        "search": {"algorithm": "random", "round_size": 4},
+        "sampler": {"method": "heun", "steps": 4, "guidance": 1.5},
+    } | changes
+
+
+def locally(request: dict[str, Any]) -> Found:
+    """The same request in this process, with the settings of the service."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    card = model_card("glyphs")
+    asked = GenerateRequest.model_validate(request)
+    stochastic = ALGORITHMS[asked.search.algorithm].stochastic
+    asked = with_sampler(asked, SamplerChoice(**card.sampler), METHODS.values(), stochastic=stochastic)
+    labels = asked.condition.classes or [asked.condition.class_]
+    return run_request(
+        Engine(load_generator("glyphs", dtype=torch.bfloat16)),
+        {name: load_verifier(name) for name in (*asked.verifier.names, *asked.auditors)},
+        asked,
+        conditions=[Condition(card.classes.index(str(label))) for label in labels],
+    )
+
+
+def winner(job: dict[str, Any]) -> dict[str, Any]:
+    """The winning candidate of a job."""
+    return job["result"]["images"][0]["candidate"]

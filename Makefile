@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 UV_VERSION := 0.13.9
 
-.PHONY: setup demo test lint serve loadtest evaluate lock clean
+.PHONY: setup demo test lint serve loadtest evaluate study lock clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,9 @@ loadtest: setup  ## Locust against a fresh service; writes loadtest/out/report.m
 
 evaluate: setup  ## quality of the bundled generator, and what search adds
 	$(BIN)/python -m workers.evaluate --out docs/quality
+
+study: setup  ## every algorithm at five budgets on the bundled model: table and plot (half an hour on two cores)
+	$(BIN)/python -m workers.study --out docs/study --compile
 
 lock: setup  ## pin the dependencies anew, with hashes and without addresses
 	for extra in workers dev; do $(BIN)/uv pip compile --quiet pyproject.toml --extra $$extra --universal \

@@ -18,7 +18,10 @@ def test_the_settings_table_has_every_setting() -> None:
     assert rows == [(name.upper(), field.description) for name, field in Settings.model_fields.items()]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "deploy/README.md", "models/cards/glyphs.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "CONTRIBUTING.md", "deploy/README.md", "models/cards/glyphs.md", "docs/search.md", "docs/models.md"],
+)
 def test_every_file_that_a_document_links_to_is_there(document: str) -> None:
     path = ROOT / document
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text())

@@ -60,10 +60,13 @@ class Study:
         selector: what selects.
         auditor: what is asked of the winners.
         sampler: settings that every algorithm shares.
+        norm: of the diffusion of the SDE, for those algorithms that need one.
     """
 
-    def __init__(self, engine: Engine, selector: Verifier, auditor: Verifier, sampler: dict[str, Any]) -> None:
-        self.engine, self.selector, self.auditor, self.sampler = engine, selector, auditor, sampler
+    def __init__(
+        self, engine: Engine, selector: Verifier, auditor: Verifier, sampler: dict[str, Any], norm: float
+    ) -> None:
+        self.engine, self.selector, self.auditor, self.sampler, self.norm = engine, selector, auditor, sampler, norm
 
     def run(self, algorithm: str, nfe: int, cases: Iterable[tuple[int, int]]) -> Iterator[dict[str, Any]]:
         """Search `(class, seed)` by `(class, seed)`, all at once; yields a record for each, in the order they end."""
@@ -80,17 +83,17 @@ class Study:
                 done = []
 
     def _request(self, algorithm: str, nfe: int, label: int, seed: int) -> tuple[GenerateRequest, Any]:
+        stochastic = ALGORITHMS[algorithm].stochastic
         request = GenerateRequest.model_validate(
             {
                 "condition": {"class": label},
                 "budget": {"nfe": nfe},
                 "verifier": "selector",
                 "search": algorithm,
-                "sampler": self.sampler,
+                "sampler": self.sampler | ({"norm": self.norm} if stochastic else {}),
                 "seed": 1000 * seed + label,
             }
         )
-        stochastic = ALGORITHMS[algorithm].stochastic
         request = with_sampler(request, SamplerChoice(method="euler"), METHODS.values(), stochastic=stochastic)
         return request, method_named(request.sampler.method)
 
@@ -143,8 +146,9 @@ def main() -> None:
     parser.add_argument("--candidates", nargs="+", type=int, default=CANDIDATES, help="budgets, in whole trajectories")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--classes", type=int, default=None, help="only so many, evenly spread [default: all]")
-    parser.add_argument("--steps", type=int, default=8, help="sampling steps of a trajectory")
+    parser.add_argument("--steps", type=int, default=6, help="sampling steps of a trajectory")
     parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--norm", type=float, default=0.3, help="of the SDE's diffusion, where an algorithm needs one")
     parser.add_argument("--batch", type=int, default=64, help="network rows of one forward")
     parser.add_argument("--compile", action="store_true", help="compile the network: slower to start, then faster")
     args = parser.parse_args()
@@ -154,7 +158,12 @@ def main() -> None:
     if args.compile:
         generator.compile()
     sampler = {"steps": args.steps, "guidance": args.guidance}
-    study = Study(Engine(generator, batch=args.batch), load_verifier("classifier"), load_verifier("auditor"), sampler)
+    engine, selector, auditor = (
+        Engine(generator, batch=args.batch),
+        load_verifier("classifier"),
+        load_verifier("auditor"),
+    )
+    study = Study(engine, selector, auditor, sampler, args.norm)
     log = args.out / "runs.jsonl"
     known = {
         (r["algorithm"], r["budget"], r["class"], r["seed"])
@@ -179,7 +188,7 @@ def main() -> None:
             if scores:
                 mean, seconds = sum(scores) / len(scores), time.monotonic() - begin
                 print(f"{algorithm:20s} {nfe:6d} NFE  score {mean:8.4f}  {seconds:6.1f} s", flush=True)
-    write_report(args.out, steps=args.steps, guidance=args.guidance)
+    write_report(args.out, steps=args.steps, guidance=args.guidance, norm=args.norm)
 
 
 if __name__ == "__main__":

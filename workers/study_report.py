@@ -16,7 +16,7 @@ TARGET = 64
 Cells = dict[tuple[str, int], list[dict[str, Any]]]
 
 
-def write_report(folder: Path, *, steps: int, guidance: float) -> None:
+def write_report(folder: Path, *, steps: int, guidance: float, norm: float) -> None:
     """Write `study.md`, `study.json` and `study.png` from `runs.jsonl`."""
     cells: Cells = defaultdict(list)
     for line in (folder / "runs.jsonl").read_text().splitlines():
@@ -28,8 +28,8 @@ def write_report(folder: Path, *, steps: int, guidance: float) -> None:
     lines = [
         "# What each algorithm makes of a budget",
         "",
-        f"Bundled model, {steps} steps a trajectory ({steps} NFE), guidance {guidance:g}, bfloat16; every class, "
-        f"{runs} searches a cell; mean and standard error.",
+        f"Bundled model, {steps} Euler or Euler-Maruyama steps a trajectory ({steps} NFE; diffusion of norm {norm:g}), "
+        f"guidance {guidance:g}, bfloat16; every class, {runs} searches a cell; mean and standard error.",
         "The classifier selects. The auditor is another network, trained apart, that never selects.",
         "",
         f"`make study` makes this page; `{folder.name}/runs.jsonl` has every search.",

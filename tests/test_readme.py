@@ -20,7 +20,15 @@ def test_the_settings_table_has_every_setting() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "CONTRIBUTING.md", "deploy/README.md", "models/cards/glyphs.md", "docs/search.md", "docs/models.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "deploy/README.md",
+        "models/cards/glyphs.md",
+        "docs/search.md",
+        "docs/models.md",
+        "docs/verifiers.md",
+    ],
 )
 def test_every_file_that_a_document_links_to_is_there(document: str) -> None:
     path = ROOT / document

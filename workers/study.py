@@ -30,9 +30,9 @@ from workers.search import ALGORITHMS
 from workers.search.base import Proposal
 from workers.search.defaults import with_sampler
 from workers.search.run import SearchRun
-from workers.study_report import write_report
+from workers.study_report import TARGET, write_report
 
-CANDIDATES = (4, 8, 16, 32, 64)
+CANDIDATES = (2, 4, 8, 16, 32)
 SCORED = 64
 
 
@@ -171,23 +171,19 @@ def main() -> None:
     }
     names = model_card("glyphs").classes
     labels = range(0, len(names), max(1, len(names) // args.classes) if args.classes else 1)
-    for candidates in args.candidates:
+    cells = [(algorithm, candidates) for candidates in args.candidates for algorithm in args.algorithms]
+    for algorithm, candidates in dict.fromkeys([*cells, ("random", TARGET)]):
         nfe = candidates * args.steps
-        for algorithm in args.algorithms:
-            cases = [
-                (label, seed)
-                for seed in range(args.seeds)
-                for label in labels
-                if (algorithm, nfe, label, seed) not in known
-            ]
-            begin, scores = time.monotonic(), []
-            with log.open("a") as file:
-                for record in study.run(algorithm, nfe, cases):
-                    file.write(json.dumps(record) + "\n")
-                    scores.append(record["score"])
-            if scores:
-                mean, seconds = sum(scores) / len(scores), time.monotonic() - begin
-                print(f"{algorithm:20s} {nfe:6d} NFE  score {mean:8.4f}  {seconds:6.1f} s", flush=True)
+        every = [(label, seed) for seed in range(args.seeds) for label in labels]
+        cases = [(label, seed) for label, seed in every if (algorithm, nfe, label, seed) not in known]
+        begin, scores = time.monotonic(), []
+        with log.open("a") as file:
+            for record in study.run(algorithm, nfe, cases):
+                file.write(json.dumps(record) + "\n")
+                scores.append(record["score"])
+        if scores:
+            mean, seconds = sum(scores) / len(scores), time.monotonic() - begin
+            print(f"{algorithm:20s} {nfe:6d} NFE  score {mean:8.4f}  {seconds:6.1f} s", flush=True)
     write_report(args.out, steps=args.steps, guidance=args.guidance, norm=args.norm)
 
 

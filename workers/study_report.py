@@ -23,7 +23,9 @@ def write_report(folder: Path, *, steps: int, guidance: float, norm: float) -> N
         record = json.loads(line)
         cells[record["algorithm"], record["budget"]].append(record)
     budgets = sorted({budget for _, budget in cells})
-    names = sorted({name for name, _ in cells}, key=lambda n: -_mean(cells.get((n, budgets[-1]), ()), "score"))
+    everyone = {name for name, _ in cells}
+    shared = max((b for b in budgets if all((name, b) in cells for name in everyone)), default=budgets[-1])
+    names = sorted(everyone, key=lambda name: -_mean(cells.get((name, shared), ()), "score"))
     runs = max(map(len, cells.values()))
     lines = [
         "# What each algorithm makes of a budget",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,7 @@ class VerifierReplica:
         self.card = verifier_card(name)
         self._verifier = load_verifier(name, device="cuda" if torch.cuda.is_available() else "cpu")
         self._batch = batch
+        self._rate = 0.0
 
     def describe(self) -> VerifierOffer:
         """What this replica can score."""
@@ -42,13 +44,18 @@ class VerifierReplica:
             models=card.models,
             range=(low, high),
             sets=judges_sets(self._verifier),
+            images_per_second=round(self._rate, 1) or None,
             options_schema=options_schema(card.kind),
         )
 
     def score(self, images: np.ndarray, conditions: Sequence[Condition]) -> list[float]:
         """Scores of `images [N, H, W, 3]` uint8 for what was asked, one float each; higher is better."""
         pictures = torch.from_numpy(images.copy())  # Ray hands out read-only memory
-        return score_pictures(self._verifier, pictures, conditions, batch=self._batch)
+        begin = time.perf_counter()
+        scores = score_pictures(self._verifier, pictures, conditions, batch=self._batch)
+        # Of the fastest call: the first ones warm up, and small ones leave the batch empty.
+        self._rate = max(self._rate, len(images) / (time.perf_counter() - begin))
+        return scores
 
     def set_scores(self, images: np.ndarray, chosen: np.ndarray | None) -> tuple[list[float], np.ndarray]:
         """Scores of the set so far with each of `images [N, H, W, 3]` uint8 added alone, and the images' features.

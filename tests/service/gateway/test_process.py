@@ -63,17 +63,18 @@ def test_without_a_store_it_says_what_is_missing(tmp_path: object) -> None:
 async def test_a_killed_gateway_loses_no_job_and_a_new_one_knows_its_keys(
     store: JobStore, valkey_url: str, port: int
 ) -> None:
-    await store.publish_offer(OFFER)
     headers = {"Idempotency-Key": "k"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
         first = start(store, valkey_url, port)
         try:
+            await store.publish_offer(OFFER)
             job = client.post("/generate", json=body(), headers=headers).json()
         finally:
             first.kill()
             first.wait()
         second = start(store, valkey_url, port)
         try:
+            await store.publish_offer(OFFER)
             assert client.get(job["links"]["self"]).json() == job
             again = client.post("/generate", json=body(), headers=headers)
             assert (again.status_code, again.json()) == (200, job)
@@ -86,9 +87,9 @@ async def test_a_killed_gateway_loses_no_job_and_a_new_one_knows_its_keys(
 async def test_it_stops_at_once_though_clients_wait(
     store: JobStore, valkey_url: str, port: int, number: signal.Signals
 ) -> None:
-    await store.publish_offer(OFFER)
     process = start(store, valkey_url, port)
     try:
+        await store.publish_offer(OFFER)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
             job = (await client.post("/generate", json=body())).json()
             async with client.stream("GET", job["links"]["events"]) as events:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from service.gateway.app import create_app
 from tests.service.gateway.conftest import LETTERS, OFFER, body, problem, serving
 from workers.jobs.store import JobStore
+from workers.search import ALGORITHMS
 from workers.settings import Settings
 
 
@@ -40,7 +41,7 @@ def http(valkey_url: str) -> Iterator[httpx.Client]:
         ({"model": "dalle"}, "unknown-model", "model", ["glyphs", "free"]),
         ({"verifier": "clip"}, "unknown-verifier", "verifier.name", ["classifier", "aesthetic"]),
         ({"verifier": "other"}, "unknown-verifier", "verifier.name", ["classifier", "aesthetic"]),
-        ({"search": "annealing"}, "unknown-algorithm", "search.algorithm", ["random"]),
+        ({"search": "annealing"}, "unknown-algorithm", "search.algorithm", list(ALGORITHMS)),
         ({"sampler": {"method": "ddim"}}, "unknown-sampler", "sampler.method", ["euler", "heun", "euler_maruyama"]),
         ({"condition": {"class": "q"}}, "unknown-class", "condition.class", list(LETTERS)),
         ({"condition": {"class": 36}}, "unknown-class", "condition.class", list(LETTERS)),

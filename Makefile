@@ -37,7 +37,7 @@ loadtest: setup  ## Locust against a fresh service; writes loadtest/out/report.m
 evaluate: setup  ## quality of the bundled generator, and what search adds
 	$(BIN)/python -m workers.evaluate --out docs/quality
 
-study: setup  ## every algorithm at five budgets on the bundled model: table and plot (half an hour on two cores)
+study: setup  ## every algorithm at five budgets on the bundled model: table and plot (an hour on two cores)
 	$(BIN)/python -m workers.study --out docs/study --compile
 
 lock: setup  ## pin the dependencies anew, with hashes and without addresses

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 UV_VERSION := 0.13.9
 
-.PHONY: setup demo test lint serve loadtest evaluate study lock clean
+.PHONY: setup demo test lint serve loadtest evaluate study bench lock clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,9 @@ evaluate: setup  ## quality of the bundled generator, and what search adds
 
 study: setup  ## every algorithm at five budgets on the bundled model: table and plot (an hour on two cores)
 	$(BIN)/python -m workers.study --out docs/study --compile
+
+bench: setup  ## the engine against its ceiling, loops, mixed load, the whole service; tables and plot in docs/benchmarks
+	$(BIN)/python -m bench
 
 lock: setup  ## pin the dependencies anew, with hashes and without addresses
 	for extra in workers dev; do $(BIN)/uv pip compile --quiet pyproject.toml --extra $$extra --universal \

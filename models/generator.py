@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from models.condition import Condition
 from models.guidance import Channels
 from models.sit import SiT, SiTConfig
+
+log = logging.getLogger(__name__)
 
 #: The network's conditioning inputs, each `[B, ...]` with one row a sample; what they are is the generator's affair.
 Rows = tuple[Tensor, ...]
@@ -31,7 +34,7 @@ class Pixels:
 
     def decode(self, x: Tensor) -> Tensor:
         """See `Decoder.decode`."""
-        return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
 
     def encode(self, images: Tensor) -> Tensor:
         """See `Decoder.encode`."""
@@ -48,6 +51,7 @@ class Generator(Protocol):
         shape: of one sample's state, `(C, H, W)`.
         parameters: number of the network's parameters.
         decoder: the way from states to pixels.
+        device: where the network is, and states are best kept.
     """
 
     @property
@@ -62,6 +66,8 @@ class Generator(Protocol):
     def parameters(self) -> int: ...
     @property
     def decoder(self) -> Decoder: ...
+    @property
+    def device(self) -> torch.device: ...
 
     def rows(self, conditions: Sequence[Condition]) -> Rows:
         """The conditioning of `conditions`, one row each.
@@ -82,11 +88,27 @@ class Generator(Protocol):
             rows: conditioning of each row.
 
         Returns:
-            `[B, C, H, W]` float32 on the CPU.
+            `[B, C, H, W]` float32 on x's device.
         """
 
     def compile(self) -> None:
-        """Compile the network; each batch size is compiled at its first use."""
+        """Compile the network, each batch size at its first use; see `compiled`."""
+
+
+def compiled(net: nn.Module, device: torch.device) -> nn.Module:
+    """The network compiled for its device, or as it is, with a line in the log, where nothing can be compiled.
+
+    Shapes are fixed, each compiled at its first use. On CUDA each becomes a CUDA graph; on the CPU the weights are laid
+    out anew for the matrix products ("freezing"), so that they must not change afterwards.
+    """
+    options: dict[str, Any] = {"triton.cudagraphs": True} if device.type == "cuda" else {"freezing": True}
+    try:  # a compiler may be absent, or there and unable; the smallest program shows it
+        with torch.inference_mode():
+            torch.compile(torch.nn.Linear(8, 8).to(device).eval(), dynamic=False)(torch.zeros(8, 8, device=device))
+    except Exception as error:  # torch's many ways to say so share no base class
+        log.warning("nothing can be compiled here, so the network runs eagerly: %s", str(error).partition("\n")[0])
+        return net
+    return torch.compile(net, dynamic=False, options=options)  # type: ignore[return-value]
 
 
 class SiTGenerator:
@@ -121,7 +143,7 @@ class SiTGenerator:
 
     def compile(self) -> None:
         """See `Generator.compile`."""
-        self.net = torch.compile(self.net, dynamic=False)  # type: ignore[assignment]
+        self.net = compiled(self.net, self.device)
 
     def rows(self, conditions: Sequence[Condition]) -> Rows:
         """`[B]` int64 class indices; see `Generator.rows`."""
@@ -138,5 +160,7 @@ class SiTGenerator:
     @torch.inference_mode()
     def evaluate(self, x: Tensor, t: Tensor, rows: Rows) -> Tensor:
         """See `Generator.evaluate`."""
-        out = self.net(x.to(self.device, self.dtype), t.to(self.device), rows[0].to(self.device))
-        return out.float().cpu()
+        t, label = (part.to(self.device, non_blocking=True) for part in (t, rows[0]))
+        out = self.net(x.to(self.device, self.dtype, non_blocking=True), t, label)
+        # A CUDA graph's output is overwritten by its next run: what is handed out must be a copy.
+        return out.to(x.device, torch.float32, copy=self.device.type == "cuda")

@@ -28,6 +28,8 @@ def test_the_settings_table_has_every_setting() -> None:
         "docs/search.md",
         "docs/models.md",
         "docs/verifiers.md",
+        "docs/verifiers/README.md",
+        "docs/study/study.md",
     ],
 )
 def test_every_file_that_a_document_links_to_is_there(document: str) -> None:

@@ -46,6 +46,8 @@ from workers.settings import Settings
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
+#: To Redis, which one coordinator's jobs share: each call is short.
+CONNECTIONS = 32
 #: A job that was claimed more often than this has ended its coordinators, and ends itself.
 MAX_CLAIMS = 10
 RENEWALS_PER_LEASE = 3
@@ -69,7 +71,7 @@ class Coordinator:
         if self.settings.redis_url is None:
             raise ValueError("a coordinator needs SITSEARCH_REDIS_URL")
         self.name = f"{socket.gethostname()}-{os.getpid()}"
-        self.store = JobStore.from_url(self.settings.redis_url, self.settings)
+        self.store = JobStore.from_url(self.settings.redis_url, self.settings, connections=CONNECTIONS)
         self.samplers, self.verifiers = samplers, verifiers
         self.offer: Offer | None = None
         self.counters = {"nfe_total": 0, "forwards_total": 0, "candidates_total": 0, "rounds_total": 0, "jobs_total": 0}
@@ -216,7 +218,7 @@ class Coordinator:
         if job.request.condition.classes and self._verifier(names[0]).sets:
             scores = [{names[0]: s} for s in await self._set_scores(work, [p.id for p in proposals], samples.images)]
         else:
-            scores = await self._scores(job, names, samples.images, conditions)
+            scores = await self._scores(job, names, samples.images, conditions, samples.previews)
         candidates = [
             Candidate(id=p.id, recipe=p.recipe, nfe=n, forwards=f, scores=row, phase=phase, condition=p.condition)
             for p, n, f, row in zip(proposals, samples.nfe, samples.forwards, scores, strict=True)
@@ -224,11 +226,19 @@ class Coordinator:
         return candidates, samples.images
 
     async def _scores(
-        self, job: Job, names: Sequence[str], images: np.ndarray, conditions: Sequence[Condition]
+        self,
+        job: Job,
+        names: Sequence[str],
+        images: np.ndarray,
+        conditions: Sequence[Condition],
+        previews: np.ndarray | None = None,
     ) -> list[dict[str, float]]:
         """Scores of images by several verifiers, which work at the same time."""
+        shown = {name: previews if "preview" in self._verifier(name).needs else None for name in names}
         columns = await self._persist(
-            job, lambda: _all([self.verifiers[name].score.remote(images, conditions) for name in names]), _nothing
+            job,
+            lambda: _all([self.verifiers[name].score.remote(images, conditions, shown[name]) for name in names]),
+            _nothing,
         )
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -278,7 +288,8 @@ class Coordinator:
     async def _sample(self, work: _Work, proposals: Sequence[Proposal]) -> Samples:
         """The proposals' images, made by all replicas of the job's model together."""
         job = work.job
-        orders = orders_of(proposals, job.request.sampler, work.conditions)
+        preview = any("preview" in self._verifier(name).needs for name in job.request.verifier.names)
+        orders = orders_of(proposals, job.request.sampler, work.conditions, preview=preview)
         share = max(1, -(-len(orders) // self.settings.sampler_replicas))
         sampler = self.samplers[job.request.model]
         parts = await _all([sampler.sample.remote(job.id, orders[i : i + share]) for i in range(0, len(orders), share)])
@@ -288,6 +299,9 @@ class Coordinator:
             forwards=[count for part in parts for count in part.forwards],
             nfe_again=sum(part.nfe_again for part in parts),
             forwards_again=sum(part.forwards_again for part in parts),
+            previews=np.concatenate([part.previews for part in parts if part.previews is not None])
+            if preview
+            else None,
         )
 
     def _model(self, job: Job) -> ModelOffer:

@@ -6,51 +6,77 @@
             done.ticket, done.samples
 
 SiT takes a time for every sample, so trajectories of different jobs, samplers, step counts and conditions share one
-forward; a new one joins at the next step and a finished one leaves. Imports torch, not Ray.
+forward; a new one joins at the next step and a finished one leaves. What waits is recipes: states are made when their
+first forward comes, within a bound on memory. Imports torch, not Ray.
 """
 
 from __future__ import annotations
 
+import os
 import time
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from models.generator import Generator
-from workers.latents import Latents, keys
+from workers.cohort import Cohort
+from workers.latents import Latents
 from workers.scheduler import Scheduler
-from workers.trajectory import Cohort, Field, Order, Sample, Start, find_start, program
+from workers.trajectory import Order, Sample, outline
 
-#: A forward is shared by at least this many cohorts' worth of room, so that several jobs fit in one.
-COHORTS_PER_FORWARD = 4
 LATENT_BYTES = 2**30
+#: States under way may take this part of the memory that is free when the engine starts.
+LIVE_SHARE = 4
 #: Forwards that are timed at the start.
 MEASURED = 3
+#: Forwards that may be queued on a CUDA device: one runs, one waits, so that the device never does.
+QUEUED = 2
+#: Of a forward's rows, in eighths: the sizes of `buckets`.
+EIGHTHS = (1, 2, 4, 6, 8)
+
+
+def buckets(batch: int) -> tuple[int, ...]:
+    """The few sizes that forwards are padded to where every new size would be compiled."""
+    return tuple(sorted({max(1, batch * eighths // 8) for eighths in EIGHTHS}))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free where states live."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
 class Done:
-    """A submission whose every order is made; samples in the order of the orders."""
+    """A submission that has ended.
+
+    Attributes:
+        ticket: that `Engine.submit` gave for it.
+        made: its samples in the order of the orders; none if it failed.
+        error: why it failed.
+    """
 
     ticket: int
-    samples: tuple[Sample, ...]
+    made: tuple[Sample, ...]
+    error: Exception | None = None
 
-
-@dataclass
-class _Portion:
-    """Orders of one program: their places in the submission, where they begin, and the keys of their states."""
-
-    indices: list[int] = field(default_factory=list)
-    starts: list[Start] = field(default_factory=list)
-    keys: list[list[bytes]] = field(default_factory=list)
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The samples; raises `error` if there is one."""
+        if self.error is not None:
+            raise self.error
+        return self.made
 
 
 @dataclass
 class _Submission:
     samples: list[Sample | None]
-    cohorts: list[Cohort] = field(default_factory=list)
+    cohorts: set[Cohort]
 
 
 class Engine:
@@ -60,12 +86,21 @@ class Engine:
         generator: the model.
         batch: network rows of one forward; at least 2, as a guided evaluation takes two.
         deterministic: pad every forward to `batch` rows, so that a row's result never depends on its neighbours.
+        buckets: otherwise pad to the next of these sizes; None leaves forwards as they are.
         latent_bytes: memory for states midway, which later orders may go on from.
+        live_bytes: memory for the states of trajectories under way; what does not fit waits as recipes. None is a
+            quarter of what is free.
+        aside: decode finished samples on a thread (and, on CUDA, a stream) of their own while the next forward runs.
+            None is on CUDA only: on the CPU, forwards use every core there is.
 
     Attributes:
-        nfe, forwards: evaluations and network rows so far, padding not counted.
+        nfe, forwards: evaluations and network rows so far, padding and warm-up not counted.
         steps: forwards of the network so far.
         latents: the states midway that are at hand.
+        live: bytes of the states under way.
+
+    Raises:
+        ValueError: `batch` is less than 2, or the largest bucket is not `batch`.
     """
 
     def __init__(
@@ -74,105 +109,152 @@ class Engine:
         *,
         batch: int = 32,
         deterministic: bool = True,
+        buckets: Sequence[int] | None = None,
         latent_bytes: int = LATENT_BYTES,
+        live_bytes: int | None = None,
+        aside: bool | None = None,
     ) -> None:
         if batch < 2:
             raise ValueError(f"batch must be at least 2, not {batch}")
+        if buckets and max(buckets) != batch:
+            raise ValueError(f"the largest bucket must be the batch, {batch}, not {max(buckets)}")
         self.generator, self.batch, self.deterministic = generator, batch, deterministic
-        self.latents = Latents(latent_bytes)
+        self.buckets = (batch,) if deterministic else tuple(sorted(buckets or ()))
+        self.latents, self.live = Latents(latent_bytes), 0
+        self._live_bytes = free_memory(generator.device) // LIVE_SHARE if live_bytes is None else live_bytes
         self._scheduler: Scheduler[Cohort] = Scheduler(batch)
         self._submissions: dict[int, _Submission] = {}
-        self._finished: list[Cohort] = []
+        self._held: dict[Cohort, int] = {}
+        self._failed: list[Done] = []
+        self._on_cuda = generator.device.type == "cuda"
+        self._aside = ThreadPoolExecutor(1, "decode") if (self._on_cuda if aside is None else aside) else None
+        self._stream = torch.cuda.Stream(generator.device) if self._on_cuda and self._aside else None
+        self._decoding: deque[tuple[Cohort, Future[list[Sample]]]] = deque()
+        self._queued: deque[torch.cuda.Event] = deque()
         self._next_ticket = 0
         self.nfe = self.forwards = self.steps = 0
 
     @property
     def busy(self) -> bool:
         """Something is left to do."""
-        return len(self._scheduler) > 0 or bool(self._finished)
+        return bool(len(self._scheduler) or self._decoding or self._failed)
 
-    def submit(self, job: str, orders: Sequence[Order]) -> int:
+    def submit(self, job: str, orders: Sequence[Order], *, priority: float | None = None) -> int:
         """Queue orders of a job; they join at the next step.
+
+        Args:
+            job: whose they are; jobs share the device fairly.
+            orders: what to make.
+            priority: the job's share in relation to other jobs', see `Scheduler.add`.
 
         Returns:
             The ticket under which `step` reports them done, all at once.
 
         Raises:
-            ValueError: there are no orders, a condition is not one of the model's, or a sampler is unknown.
+            ValueError: there are no orders, a condition is not one of the model's, a sampler is unknown, or the
+                priority is out of range.
         """
         if not orders:
             raise ValueError("a submission needs at least one order")
-        submission = _Submission(samples=[None] * len(orders))
-        for portion in self._portions(job, orders):
-            chosen = [orders[i] for i in portion.indices]
-            submission.cohorts.append(
-                Cohort(
-                    job=job,
-                    ticket=self._next_ticket,
-                    indices=portion.indices,
-                    orders=chosen,
-                    starts=portion.starts,
-                    keys=portion.keys,
-                    field=Field(self.generator, chosen[0].sampler),
-                    generator=self.generator,
-                    latents=self.latents,
-                )
-            )
-        for cohort in submission.cohorts:
-            if cohort.done:
-                self._finished.append(cohort)
-            else:
-                self._scheduler.add(cohort)
-        self._submissions[self._next_ticket] = submission
+        self.generator.rows(list(dict.fromkeys(order.condition for order in orders)))
+        alike: dict[object, list[int]] = {}
+        for index, order in enumerate(orders):
+            alike.setdefault(outline(order), []).append(index)
+        cohorts = []
+        for indices in alike.values():
+            size = max(1, self._scheduler.quantum // orders[indices[0]].sampler.rows)
+            for first in range(0, len(indices), size):
+                part = indices[first : first + size]
+                cohorts.append(self._cohort(job, part, [orders[i] for i in part]))
+        for cohort in cohorts:
+            self._scheduler.add(cohort, priority=priority)
+        self._submissions[self._next_ticket] = _Submission([None] * len(orders), set(cohorts))
         self._next_ticket += 1
         return self._next_ticket - 1
 
     def measure(self) -> float:
-        """Network rows a second in full batches; the first one, which may compile, is not counted."""
-        x = torch.zeros(self.batch, *self.generator.shape)
-        t, rows = torch.full((self.batch,), 0.5), self.generator.unconditional(self.batch)
-        self.generator.evaluate(x, t, rows)
+        """Warm up, and measure network rows a second in full batches. Counts as no evaluation of anyone's."""
+        for rows in self.buckets or (self.batch,):
+            self._blank(rows)
+        self.generator.decoder.decode(torch.zeros(1, *self.generator.shape, device=self.generator.device))
+        self._synchronize()
         begin = time.perf_counter()
         for _ in range(MEASURED):
-            self.generator.evaluate(x, t, rows)
+            self._blank(self.batch)
+        self._synchronize()
         return MEASURED * self.batch / (time.perf_counter() - begin)
 
     def cancel(self, ticket: int) -> None:
         """Drop a submission, begun or not; nothing happens when it is unknown or done."""
         submission = self._submissions.pop(ticket, None)
         for cohort in submission.cohorts if submission else ():
-            if cohort.done:
-                self._finished.remove(cohort)
-            else:
-                self._scheduler.remove(cohort)
+            if cohort in self._scheduler:
+                self._retire(cohort)
 
+    @torch.inference_mode()
     def step(self) -> list[Done]:
-        """One forward for as many trajectories as fit; returns the submissions that it finished."""
-        if cohorts := self._scheduler.pick():
-            self._run(cohorts)
+        """One forward for as many trajectories as fit; returns the submissions that ended."""
+        cohorts = self._scheduler.pick(self._admit)
         for cohort in cohorts:
-            if cohort.done:
-                self._scheduler.remove(cohort)
-                self._finished.append(cohort)
-        finished, self._finished = self._finished, []
-        return [done for cohort in finished if (done := self._finish(cohort))]
+            if not cohort.begun:
+                self._begin(cohort)
+        running = [c for c in cohorts if c.ticket in self._submissions and not c.done]
+        if running:
+            self._run(running)
+        for cohort in cohorts:
+            if cohort.done and cohort.ticket in self._submissions:
+                self._finish(cohort)
+        return self._collect(wait=not running)
 
-    def _portions(self, job: str, orders: Sequence[Order]) -> list[_Portion]:
-        """Orders that move in lockstep, put together, at most a cohort each."""
-        open_: dict[object, _Portion] = {}
-        portions: list[_Portion] = []
-        for index, order in enumerate(orders):
-            names = keys(job, order.condition, order.sampler, order.recipe)
-            start = find_start(order, names, self.latents, self.generator.shape)
-            kind = program(order, start)
-            size = max(1, self.batch // COHORTS_PER_FORWARD // order.sampler.rows)
-            if kind not in open_ or len(open_[kind].indices) == size:
-                open_[kind] = _Portion()
-                portions.append(open_[kind])
-            open_[kind].indices.append(index)
-            open_[kind].starts.append(start)
-            open_[kind].keys.append(names)
-        return portions
+    # --- schedule ------------------------------------------------------------------------------------------------
+
+    def _cohort(self, job: str, indices: Sequence[int], orders: Sequence[Order]) -> Cohort:
+        return Cohort(
+            job=job,
+            ticket=self._next_ticket,
+            indices=indices,
+            orders=orders,
+            generator=self.generator,
+            latents=self.latents,
+        )
+
+    def _admit(self, cohort: Cohort) -> bool:
+        """Whether the states of a cohort fit besides those under way; if so, their memory is its own."""
+        if self.live and self.live + cohort.nbytes > self._live_bytes:
+            return False
+        self._hold(cohort)
+        return True
+
+    def _hold(self, cohort: Cohort) -> None:
+        """Count the memory of a cohort's states, which may have changed."""
+        self.live += cohort.nbytes - self._held.get(cohort, 0)
+        self._held[cohort] = cohort.nbytes
+
+    def _begin(self, cohort: Cohort) -> None:
+        """Make the states of a cohort; others may part from it."""
+        try:
+            parted = cohort.begin()
+        except ValueError as error:
+            self._fail(cohort.ticket, error)
+            return
+        self._hold(cohort)
+        for other in parted:
+            self._hold(other)
+            self._submissions[cohort.ticket].cohorts.add(other)
+            self._scheduler.add(other, begun=True)
+            if other.done:
+                self._finish(other)
+
+    def _retire(self, cohort: Cohort) -> None:
+        """A cohort needs no more forwards."""
+        self._scheduler.remove(cohort)
+        self.live -= self._held.pop(cohort, 0)
+
+    def _fail(self, ticket: int, error: ValueError) -> None:
+        self.cancel(ticket)
+        self._failed.append(Done(ticket, (), error))
+
+    # --- run -----------------------------------------------------------------------------------------------------
 
     def _run(self, cohorts: list[Cohort]) -> None:
         """Evaluate the field of every cohort in one forward."""
@@ -181,27 +263,85 @@ class Engine:
         used = sum(counts)
         x, t = torch.cat([q[0] for q in queries]), torch.cat([q[1] for q in queries])
         rows = tuple(torch.cat(parts) for parts in zip(*(q[2] for q in queries), strict=True))
-        if self.deterministic:
-            x, t, rows = _padded(x, self.batch), _padded(t, self.batch), tuple(_padded(r, self.batch) for r in rows)
+        size = next((bucket for bucket in self.buckets if bucket >= used), used)
+        if size > used:
+            x, t, rows = _padded(x, size), _padded(t, size), tuple(_padded(part, size) for part in rows)
         outputs = self.generator.evaluate(x, t, rows)[:used].split(counts)
+        self._wait_for_room()
         self.steps += 1
         self.forwards += used
         for cohort, output in zip(cohorts, outputs, strict=True):
             self.nfe += cohort.evaluations
-            cohort.take(output)
+            try:
+                cohort.take(output)
+            except ValueError as error:
+                self._fail(cohort.ticket, error)
 
-    def _finish(self, cohort: Cohort) -> Done | None:
-        """Decode a finished cohort; the whole submission, if this was its last."""
-        submission = self._submissions[cohort.ticket]
-        submission.cohorts.remove(cohort)
-        for index, sample in zip(cohort.indices, cohort.samples(self.generator), strict=True):
-            submission.samples[index] = sample
-        if submission.cohorts:
+    def _wait_for_room(self) -> None:
+        """On CUDA, let Python run no further ahead than `QUEUED` forwards: what comes now is to join soon."""
+        if self._on_cuda:
+            event = torch.cuda.Event()
+            event.record()
+            self._queued.append(event)
+            if len(self._queued) > QUEUED:
+                self._queued.popleft().synchronize()
+
+    def _blank(self, rows: int) -> Tensor:
+        device, shape = self.generator.device, self.generator.shape
+        t = torch.full((rows,), 0.5, device=device)
+        return self.generator.evaluate(torch.zeros(rows, *shape, device=device), t, self.generator.unconditional(rows))
+
+    def _synchronize(self) -> None:
+        if self._on_cuda:
+            torch.cuda.synchronize(self.generator.device)
+
+    # --- postprocess ---------------------------------------------------------------------------------------------
+
+    def _finish(self, cohort: Cohort) -> None:
+        """Have a cohort decoded, here or aside."""
+        self._retire(cohort)
+        if self._aside is not None:
+            self._decoding.append((cohort, self._aside.submit(self._decode, cohort, self._ready())))
+            return
+        made: Future[list[Sample]] = Future()
+        made.set_result(cohort.samples())
+        self._decoding.append((cohort, made))
+
+    def _ready(self) -> torch.cuda.Event | None:
+        """An event after all that was queued on the device so far."""
+        if self._stream is None:
             return None
-        del self._submissions[cohort.ticket]
-        return Done(cohort.ticket, tuple(sample for sample in submission.samples if sample is not None))
+        event = torch.cuda.Event()
+        event.record()
+        return event
+
+    @torch.inference_mode()
+    def _decode(self, cohort: Cohort, ready: torch.cuda.Event | None) -> list[Sample]:
+        """What the decoding thread does; its copy to the CPU waits for this stream alone."""
+        if self._stream is None or ready is None:
+            return cohort.samples()
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(ready)
+            samples = cohort.samples()
+            self._stream.synchronize()  # before the cohort's memory may be used again
+        return samples
+
+    def _collect(self, *, wait: bool) -> list[Done]:
+        """The submissions that ended; with `wait`, those that are being decoded too."""
+        ended, self._failed = self._failed, []
+        while self._decoding and (wait or self._decoding[0][1].done()):
+            cohort, made = self._decoding.popleft()
+            if (submission := self._submissions.get(cohort.ticket)) is None:
+                continue  # cancelled meanwhile
+            submission.cohorts.remove(cohort)
+            for index, sample in zip(cohort.indices, made.result(), strict=True):
+                submission.samples[index] = sample
+            if not submission.cohorts:
+                del self._submissions[cohort.ticket]
+                ended.append(Done(cohort.ticket, tuple(s for s in submission.samples if s is not None)))
+        return ended
 
 
 def _padded(rows: Tensor, size: int) -> Tensor:
     """`rows` with zeros after them, up to `size` in all."""
-    return torch.cat([rows, rows.new_zeros(size - len(rows), *rows.shape[1:])]) if len(rows) < size else rows
+    return torch.cat([rows, rows.new_zeros(size - len(rows), *rows.shape[1:])])

@@ -129,12 +129,16 @@ def run_request(
     run = start_run(request, method_named(request.sampler.method))
     judge, many = Judge(verifiers, batch=engine.batch), bool(request.condition.classes)
     deadline = None if request.budget.seconds is None else time.monotonic() + request.budget.seconds
+    preview = any("preview" in verifiers[name].needs for name in request.verifier.names)
     images: dict[str, Tensor] = {}
     while proposals := run.ask(out_of_time=deadline is not None and time.monotonic() >= deadline):
-        samples = sample_all(engine, orders_of(proposals, request.sampler, conditions))
+        samples = sample_all(engine, orders_of(proposals, request.sampler, conditions, preview=preview))
         pictures = torch.stack([s.image for s in samples])
         wanted = [conditions[p.condition] for p in proposals]
-        scores = judge.scores(request.verifier.names, [p.id for p in proposals], pictures, wanted, sets=many)
+        previews = torch.stack([s.preview for s in samples if s.preview is not None]) if preview else None
+        scores = judge.scores(
+            request.verifier.names, [p.id for p in proposals], pictures, wanted, previews=previews, sets=many
+        )
         run.tell(
             [
                 Candidate(
@@ -171,9 +175,11 @@ def method_named(name: str) -> SamplerOffer:
     return METHODS[name]
 
 
-def orders_of(proposals: Sequence[Proposal], sampler: SamplerChoice, conditions: Sequence[Condition]) -> list[Order]:
-    """What the engine is to make for a round's proposals."""
-    return [Order(p.recipe, conditions[p.condition], sampler, p.known, p.evaluated) for p in proposals]
+def orders_of(
+    proposals: Sequence[Proposal], sampler: SamplerChoice, conditions: Sequence[Condition], *, preview: bool = False
+) -> list[Order]:
+    """What the engine is to make for a round's proposals, with previews if a verifier needs them."""
+    return [Order(p.recipe, conditions[p.condition], sampler, p.known, p.evaluated, preview) for p in proposals]
 
 
 def sample_all(engine: Engine, orders: Sequence[Order], job: str = "local") -> tuple[Sample, ...]:

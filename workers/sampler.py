@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from models.catalog import load_generator, model_card
-from workers.engine import Done, Engine
+from workers.engine import Done, Engine, buckets
 from workers.jobs.schemas import ModelOffer, SamplerChoice
 from workers.offers import METHODS
 from workers.settings import Settings
@@ -31,6 +31,7 @@ class Samples:
         images: `[N, H, W, 3]` uint8.
         nfe, forwards: what each took.
         nfe_again, forwards_again: spent on all of them besides, on states that were no longer at hand.
+        previews: `[N, H, W, 3]` uint8, where they were ordered; see `Sample.preview`.
     """
 
     images: np.ndarray
@@ -38,6 +39,7 @@ class Samples:
     forwards: list[int]
     nfe_again: int
     forwards_again: int
+    previews: np.ndarray | None = None
 
 
 class SamplerReplica:
@@ -62,6 +64,7 @@ class SamplerReplica:
             generator,
             batch=config.batch,
             deterministic=config.deterministic,
+            buckets=buckets(config.batch) if config.compile else None,
             latent_bytes=config.latent_mb * 2**20,
         )
         self._rows_per_second = self._engine.measure()
@@ -99,7 +102,7 @@ class SamplerReplica:
         Cancelling the call drops what is not sampled yet.
 
         Raises:
-            ValueError: see `Engine.submit`.
+            ValueError: see `Engine.submit`; or a recipe cannot be carried out.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Done] = loop.create_future()
@@ -114,7 +117,13 @@ class SamplerReplica:
             except ValueError as error:
                 settle(answer.set_exception, error)
             else:
-                self._waiting[tickets[0]] = lambda done: settle(answer.set_result, done)
+                self._waiting[tickets[0]] = ended
+
+        def ended(done: Done) -> None:
+            if done.error is None:
+                settle(answer.set_result, done)
+            else:
+                settle(answer.set_exception, done.error)
 
         def cancel() -> None:
             for ticket in tickets:
@@ -133,6 +142,9 @@ class SamplerReplica:
             forwards=[sample.forwards for sample in done.samples],
             nfe_again=sum(sample.nfe_again for sample in done.samples),
             forwards_again=sum(sample.forwards_again for sample in done.samples),
+            previews=np.stack([p.numpy() for sample in done.samples if (p := sample.preview) is not None])
+            if orders[0].preview
+            else None,
         )
 
     def _post(self, action: Callable[[], None]) -> None:

@@ -6,13 +6,14 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import torch
 
 from models.catalog import load_verifier, verifier_card
 from models.condition import Condition
-from models.verifiers.base import score_pictures
+from models.verifiers.base import Need, score_pictures
 from models.verifiers.registry import options_schema
 from workers.jobs.schemas import VerifierOffer
 from workers.judge import judges_sets, set_scores
@@ -40,7 +41,7 @@ class VerifierReplica:
         return VerifierOffer(
             name=card.name,
             title=card.title,
-            needs=tuple(need for need in card.needs if need in ("class", "prompt")),
+            needs=tuple(need for need in get_args(Need) if need in card.needs),
             models=card.models,
             range=(low, high),
             sets=judges_sets(self._verifier),
@@ -48,11 +49,17 @@ class VerifierReplica:
             options_schema=options_schema(card.kind),
         )
 
-    def score(self, images: np.ndarray, conditions: Sequence[Condition]) -> list[float]:
-        """Scores of `images [N, H, W, 3]` uint8 for what was asked, one float each; higher is better."""
+    def score(
+        self, images: np.ndarray, conditions: Sequence[Condition], previews: np.ndarray | None = None
+    ) -> list[float]:
+        """Scores of `images [N, H, W, 3]` uint8 for what was asked, one float each; higher is better.
+
+        `previews`, of the same shape, are for a verifier that needs them.
+        """
         pictures = torch.from_numpy(images.copy())  # Ray hands out read-only memory
+        early = None if previews is None else torch.from_numpy(previews.copy())
         begin = time.perf_counter()
-        scores = score_pictures(self._verifier, pictures, conditions, batch=self._batch)
+        scores = score_pictures(self._verifier, pictures, conditions, batch=self._batch, previews=early)
         # Of the fastest call: the first ones warm up, and small ones leave the batch empty.
         self._rate = max(self._rate, len(images) / (time.perf_counter() - begin))
         return scores

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.autoencoder import LatentImages
 from models.condition import Condition
-from models.generator import Decoder, Rows
+from models.generator import Decoder, Rows, compiled
 from models.guidance import Channels
 
 #: Prompts whose embeddings are kept on the device. An SD3 prompt takes about 3 MB in half precision.
@@ -137,11 +137,12 @@ class TextToImage(ABC):
     def evaluate(self, x: Tensor, t: Tensor, rows: Rows) -> Tensor:
         """See `Generator.evaluate`."""
         tokens, pooled = (row.to(self.device) for row in rows)
-        return -self._transform(x.to(self.device, self.dtype), 1 - t.to(self.device), tokens, pooled).float().cpu()
+        velocity = -self._transform(x.to(self.device, self.dtype), 1 - t.to(self.device), tokens, pooled)
+        return velocity.to(x.device, torch.float32)
 
     def compile(self) -> None:
         """Compile the transformer; see `Generator.compile`."""
-        self.net = torch.compile(self.net, dynamic=False)  # type: ignore[assignment]
+        self.net = compiled(self.net, self.device)
 
     def _embedding(self, prompt: str) -> Rows:
         """The embeddings of a prompt, from the cache if it was among the last `PROMPTS_KEPT`."""

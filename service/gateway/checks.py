@@ -38,6 +38,11 @@ def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[Gene
         verifier = _pick(field, "verifier", name, fitting)
         if "class" in verifier.needs and not indices:
             raise _refusal("condition-unsuitable", "condition.class", f"verifier {verifier.name!r} needs a class")
+        if "prompt" in verifier.needs and request.condition.prompt is None and not model.template:
+            raise _refusal("condition-unsuitable", "condition.prompt", f"verifier {verifier.name!r} needs a prompt")
+        if "preview" in verifier.needs and field.startswith("auditors"):
+            message = f"verifier {verifier.name!r} judges trajectories while they are made, and cannot audit"
+            raise _refusal("verifier-unsuitable", field, message)
     algorithm = _pick("search.algorithm", "algorithm", request.search.algorithm, offer.algorithms)
     _check_options(algorithm, request.search.options)
     request = with_sampler(request, model.default_sampler, model.samplers, stochastic=algorithm.stochastic)

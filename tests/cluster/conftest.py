@@ -94,7 +94,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, cards: Path) -> Iterator[S
         tmp_path_factory.mktemp("service"),
         SITSEARCH_CARDS_DIR=str(cards),
         SITSEARCH_MODELS='["glyphs", "tiny-sd3"]',
-        SITSEARCH_VERIFIERS='["classifier", "auditor", "fid", "contrast"]',
+        SITSEARCH_VERIFIERS='["classifier", "auditor", "fid", "contrast", "similarity"]',
     )
     yield running
     assert stop_service(running) == 0

@@ -15,7 +15,7 @@ from tests.cluster.requests import body, locally, winner
 pytestmark = pytest.mark.cluster
 
 STOCHASTIC = {"method": "euler_maruyama", "steps": 6, "guidance": 1.0, "norm": 0.3}
-ENSEMBLE = {"name": "ensemble", "members": ["classifier", "contrast"], "rule": "zscore", "weights": [3, 1]}
+ENSEMBLE = {"name": "ensemble", "members": ["classifier", "similarity"], "rule": "zscore", "weights": [3, 1]}
 
 
 def pixels(png: bytes) -> Any:

@@ -13,7 +13,7 @@ from models.generator import SiTGenerator
 from models.noise import gaussian
 from models.samplers import make_sampler
 from tests.workers.tiny import tiny_generator
-from workers.engine import Engine
+from workers.engine import Engine, buckets
 from workers.jobs.recipe import Integrate, Recipe
 from workers.jobs.schemas import SamplerChoice
 from workers.local import sample_all
@@ -112,3 +112,112 @@ def test_bad_orders_are_refused_and_change_nothing(tiny: SiTGenerator) -> None:
     with pytest.raises(ValueError, match="magic"):
         engine.submit("a", orders(1, method="magic"))
     assert not engine.busy
+
+
+def test_what_does_not_fit_in_memory_waits_as_recipes_and_is_made_all_the_same(tiny: SiTGenerator) -> None:
+    roomy, narrow = Engine(tiny, batch=8), Engine(tiny, batch=8, live_bytes=1)
+    whole = sample_all(roomy, orders(6))
+    for job in "abc":
+        narrow.submit(job, orders(6, seed=ord(job)))
+    ticket, most, done = narrow.submit("d", orders(6)), 0, {}
+    while narrow.busy:
+        done |= {d.ticket: d.samples for d in narrow.step()}
+        most = max(most, narrow.live)
+    assert 0 < most < roomy_need(tiny, cohorts=2)
+    assert narrow.live == 0 and len(done) == 4 and same(done[ticket], whole)
+
+
+def roomy_need(tiny: SiTGenerator, *, cohorts: int) -> int:
+    """What so many cohorts of one guided Heun trajectory take."""
+    return cohorts * 4 * torch.Size(tiny.shape).numel() * 6
+
+
+def test_a_thousand_queued_jobs_hold_no_states(tiny: SiTGenerator) -> None:
+    engine = Engine(tiny, batch=8)
+    for job in range(1000):
+        engine.submit(str(job), orders(2, seed=job))
+    assert engine.live == 0
+    engine.step()
+    assert engine.live <= roomy_need(tiny, cohorts=4)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_forwards_are_padded_to_few_sizes_where_each_would_be_compiled(
+    tiny: SiTGenerator, monkeypatch: pytest.MonkeyPatch, guidance: float
+) -> None:
+    sizes, evaluate = set(), tiny.evaluate
+
+    def watched(x: torch.Tensor, t: torch.Tensor, rows: Any) -> torch.Tensor:
+        sizes.add(len(x))
+        return evaluate(x, t, rows)
+
+    monkeypatch.setattr(tiny, "evaluate", watched)
+    engine = Engine(tiny, batch=32, deterministic=False, buckets=buckets(32))
+    for count in range(1, 8):
+        engine.submit(str(count), orders(count, steps=count, guidance=guidance))
+    drain(engine)
+    assert sizes <= {4, 8, 16, 24, 32}
+
+
+def test_warming_up_visits_every_size_and_is_nobodys_evaluation(
+    tiny: SiTGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, evaluate = [], tiny.evaluate
+
+    def watched(x: torch.Tensor, t: torch.Tensor, rows: Any) -> torch.Tensor:
+        sizes.append(len(x))
+        return evaluate(x, t, rows)
+
+    monkeypatch.setattr(tiny, "evaluate", watched)
+    engine = Engine(tiny, batch=32, deterministic=False, buckets=buckets(32))
+    assert engine.measure() > 0
+    assert set(sizes) == {*buckets(32)} and (engine.nfe, engine.forwards, engine.steps) == (0, 0, 0)
+
+
+def test_a_recipe_that_cannot_be_carried_out_fails_alone(tiny: SiTGenerator) -> None:
+    engine = Engine(tiny, batch=8)
+    backwards = Recipe(seed=1, round=0, index=0).then(Integrate(to=0.5, steps=1), Integrate(to=0.4, steps=1))
+    bad = engine.submit("a", [Order(backwards, Condition(2), SamplerChoice(method="euler", guidance=1.0))])
+    good = engine.submit("b", orders(2))
+    done = {}
+    while engine.busy:
+        done |= {d.ticket: d for d in engine.step()}
+    assert len(done[good].samples) == 2
+    with pytest.raises(ValueError, match="t0"):
+        _ = done[bad].samples
+
+
+def test_what_a_failed_submission_had_made_leaves_with_it(tiny: SiTGenerator) -> None:
+    engine, choice = Engine(tiny, batch=8), SamplerChoice(method="euler", guidance=1.0)
+    root = Recipe(seed=1, round=0, index=0)
+    ends = root.then(Integrate(to=1.0, steps=1))  # in the very step in which the other fails
+    fails = root.then(Integrate(to=0.5, steps=1), Integrate(to=0.4, steps=1))
+    for at_once in (root.then(Integrate(to=0.0, steps=1)), fails):
+        engine.submit("a", [Order(recipe, Condition(2), choice) for recipe in (ends, at_once)])
+        ended = [done for _ in range(5) for done in engine.step()]
+        assert len(ended) == 1 and isinstance(ended[0].error, ValueError)
+        assert not engine.busy and engine.live == 0
+
+
+def test_decoding_aside_gives_the_same_samples(tiny: SiTGenerator) -> None:
+    here, aside = Engine(tiny, batch=8), Engine(tiny, batch=8, aside=True)
+    for engine in (here, aside):
+        for job in "abc":
+            engine.submit(job, orders(3, seed=ord(job)))
+    one, other = drain(here), drain(aside)
+    assert one.keys() == other.keys() and all(same(one[ticket], other[ticket]) for ticket in one)
+
+
+def test_a_job_of_higher_priority_is_done_sooner(tiny: SiTGenerator) -> None:
+    engine = Engine(tiny, batch=8)
+    low = engine.submit("low", orders(8), priority=0.5)
+    high = engine.submit("high", orders(8), priority=4.0)
+    ended: list[int] = []
+    while engine.busy:
+        ended += [d.ticket for d in engine.step()]
+    assert ended == [high, low]
+
+
+def test_a_priority_out_of_range_is_refused(tiny: SiTGenerator) -> None:
+    with pytest.raises(ValueError, match="priority"):
+        Engine(tiny).submit("a", orders(1), priority=100.0)

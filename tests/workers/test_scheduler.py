@@ -74,3 +74,52 @@ def test_within_a_job_the_oldest_goes_first() -> None:
 def test_a_cohort_larger_than_a_forward_is_refused() -> None:
     with pytest.raises(ValueError, match="9 rows does not fit in a forward of 8"):
         Scheduler(8).add(Cohort("a", 9))
+
+
+def test_the_schedule_of_a_forward_looks_at_few_of_many_jobs() -> None:
+    looked = 0
+
+    class Counted(Cohort):
+        @property
+        def rows(self) -> int:
+            nonlocal looked
+            looked += 1
+            return 2
+
+        @rows.setter
+        def rows(self, value: int) -> None:
+            pass
+
+    def cost(jobs: int) -> int:
+        nonlocal looked
+        scheduler: Scheduler[Cohort] = Scheduler(32)
+        for job in range(jobs):
+            for _ in range(3):
+                scheduler.add(Counted(str(job), 2))
+        looked = 0
+        for _ in range(10):
+            assert len(scheduler.pick()) == 16
+        return looked
+
+    assert cost(1000) <= cost(100)
+
+
+def test_room_that_is_too_small_for_one_goes_to_another_who_pays_for_it() -> None:
+    scheduler: Scheduler[Cohort] = Scheduler(8)
+    for job, rows in (("wide", 5), ("narrow", 1)):
+        for _ in range(20):
+            scheduler.add(Cohort(job, rows))
+    picked = [cohort for _ in range(40) for cohort in scheduler.pick()]
+    wide, narrow = (sum(c.rows for c in picked if c.job == job) for job in ("wide", "narrow"))
+    assert abs(wide - narrow) <= 16
+
+
+def test_what_may_not_begin_keeps_its_turn_and_what_has_begun_goes_on() -> None:
+    scheduler: Scheduler[Cohort] = Scheduler(8)
+    begun, later = Cohort("a", 2), Cohort("b", 2)
+    scheduler.add(begun)
+    assert scheduler.pick() == [begun]
+    scheduler.add(later)
+    assert scheduler.pick(lambda cohort: False) == [begun]
+    assert scheduler.pick(lambda cohort: False) == [begun]
+    assert set(map(id, scheduler.pick())) == {id(begun), id(later)}

@@ -144,3 +144,49 @@ def test_the_cache_forgets_the_oldest_first_and_stays_within_its_bounds(tiny: Si
     end = Integrate(to=1.0, steps=2)
     assert make(engine, begun[0].then(end), choice, 1).nfe_again == 2
     assert make(engine, begun[-1].then(end), choice, 1, evaluated=True).nfe_again == 0
+
+
+def previewed(engine: Engine, recipes: list[Recipe], choice: SamplerChoice, known: int = 0) -> list[torch.Tensor]:
+    orders = [Order(recipe, Condition(1), choice, known, known > 0, preview=True) for recipe in recipes]
+    previews = [sample.preview for sample in sample_all(engine, orders)]
+    assert all(preview is not None for preview in previews)
+    return [preview for preview in previews if preview is not None]
+
+
+@pytest.mark.parametrize("method", ["euler", "heun", "euler_maruyama", "dopri5"])
+def test_a_preview_is_the_data_prediction_where_the_noise_level_falls_to_two_fifths(
+    tiny: SiTGenerator, method: str
+) -> None:
+    choice, seen = SamplerChoice(method=method, steps=10, guidance=1.0), []
+    evaluate, generator = tiny.evaluate, tiny_generator()
+
+    def spy(x: torch.Tensor, t: torch.Tensor, rows: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        value = evaluate(x, t, rows)
+        seen.append((float(t[0]), generator.decoder.decode(x[:1] + (1 - t[0]) * value[:1])[0]))
+        return value
+
+    generator.evaluate = spy  # type: ignore[method-assign]
+    (preview,) = previewed(Engine(generator, batch=8), [ROOT.then(Integrate(to=1.0, steps=10))], choice)
+    first = next(image for t, image in seen if t >= 0.6 - 1e-6)
+    assert (preview.int() - first.int()).abs().max() <= 1
+
+
+def test_a_preview_costs_nothing_and_does_not_depend_on_what_is_at_hand(tiny: SiTGenerator) -> None:
+    choice = SamplerChoice(method="euler", guidance=2.0)
+    recipe = ROOT.then(Integrate(to=0.5, steps=3), Integrate(to=1.0, steps=3))
+    engine = Engine(tiny, batch=8)
+    make(engine, recipe.prefix(1), choice)
+    (at_hand,), (lost,) = (previewed(e, [recipe], choice, known=1) for e in (engine, Engine(tiny, batch=8)))
+    assert torch.equal(at_hand, lost)
+    plain, shown = Engine(tiny, batch=8), Engine(tiny, batch=8)
+    make(plain, recipe, choice)
+    previewed(shown, [recipe], choice)
+    assert (plain.nfe, plain.forwards) == (shown.nfe, shown.forwards)
+
+
+def test_noise_that_is_put_back_makes_an_earlier_preview_void(tiny: SiTGenerator) -> None:
+    choice = SamplerChoice(method="euler", guidance=1.0)
+    begun = ROOT.then(Integrate(to=0.9, steps=9))
+    again = begun.then(Renoise(to=0.2, round=1, index=0), Integrate(to=1.0, steps=8, round=1))
+    engine = Engine(tiny, batch=8)
+    assert not torch.equal(previewed(engine, [begun], choice)[0], previewed(engine, [again], choice)[0])

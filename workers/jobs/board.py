@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from redis import exceptions as failures
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
@@ -65,19 +65,27 @@ class Board:
         self.keys = Keys(settings.key_prefix)
 
     @classmethod
-    def from_url(cls, url: str, settings: Settings) -> Self:
+    def from_url(cls, url: str, settings: Settings, *, connections: int | None = None) -> Self:
         """A store over the Redis at `url`.
 
         A broken connection is tried a few times within a second; a silent server is given up after 5 s.
+
+        Args:
+            url: of the server.
+            settings: see the class.
+            connections: of so many, a call waits for one to be free: for a process with thousands of short calls at
+                once, which Redis would refuse. None opens as many as there are calls, some of which wait for seconds.
         """
-        redis = Redis.from_url(
-            url,
-            socket_timeout=_SOCKET_TIMEOUT,
-            socket_connect_timeout=_CONNECT_TIMEOUT,
-            retry=Retry(ExponentialBackoff(cap=0.4, base=0.05), 3, supported_errors=(failures.ConnectionError,)),
-            health_check_interval=30,
-        )
-        return cls(redis, settings)
+        options: dict[str, Any] = {
+            "socket_timeout": _SOCKET_TIMEOUT,
+            "socket_connect_timeout": _CONNECT_TIMEOUT,
+            "retry": Retry(ExponentialBackoff(cap=0.4, base=0.05), 3, supported_errors=(failures.ConnectionError,)),
+            "health_check_interval": 30,
+        }
+        if connections is None:
+            return cls(Redis.from_url(url, **options), settings)
+        pool = BlockingConnectionPool.from_url(url, max_connections=connections, timeout=None, **options)
+        return cls(Redis.from_pool(pool), settings)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -358,7 +358,7 @@ class VerifierOffer(Schema):
 
     name: str
     title: str
-    needs: tuple[Literal["class", "prompt"], ...]
+    needs: tuple[Literal["class", "prompt", "preview"], ...]
     models: tuple[str, ...]
     range: tuple[float | None, float | None] = (None, None)
     images_per_second: float | None = None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.training.glyphs.dataset import PALETTE
+from models.training.glyphs.families import CLASSES
 
 #: The words of each attribute's values; the first is canonical.
 CASES: dict[str, tuple[str, ...]] = {
@@ -104,6 +105,11 @@ def describe_all(faces: Sequence[Mapping[str, Any]]) -> list[Glyph]:
 def case_of(character: str) -> str:
     """`uppercase`, `lowercase` or `digit`."""
     return "digit" if character.isdigit() else "uppercase" if character.isupper() else "lowercase"
+
+
+def values_of(attribute: str) -> list[str]:
+    """Everything an attribute can be."""
+    return list(CLASSES) if attribute == "character" else list(VOCABULARY[attribute])
 
 
 def canonical(glyph: Glyph) -> str:

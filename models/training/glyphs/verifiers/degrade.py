@@ -27,7 +27,8 @@ def blur(images: Tensor, severity: Tensor, _: torch.Generator) -> Tensor:
     kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)
     flat = F.pad(images, (6, 6, 6, 6), mode="replicate").flatten(0, 1)[None]
     rows = F.conv2d(flat, kernel[:, None, None, :], groups=len(kernel))
-    return F.conv2d(rows, kernel[:, None, :, None], groups=len(kernel))[0].view_as(images)
+    blurred = F.conv2d(rows, kernel[:, None, :, None], groups=len(kernel))[0].view_as(images)
+    return blurred.clamp(0, 1)  # the kernel's sum is 1 up to rounding
 
 
 def noise(images: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
@@ -67,7 +68,7 @@ def erosion(images: Tensor, severity: Tensor, generator: torch.Generator) -> Ten
 def fading(images: Tensor, severity: Tensor, _: torch.Generator) -> Tensor:
     """Contrast brought down to between 0.5 and 0.1 of what it was, about the mean colour."""
     mean = images.mean(dim=(2, 3), keepdim=True)
-    return mean + (images - mean) * _spread(severity, 0.5, 0.1)
+    return (mean + (images - mean) * _spread(severity, 0.5, 0.1)).clamp(0, 1)
 
 
 def merging(images: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:

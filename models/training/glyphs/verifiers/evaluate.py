@@ -15,8 +15,7 @@ from torch import Tensor
 
 from models.catalog import load_verifier
 from models.condition import Condition
-from models.training.glyphs.families import CLASSES
-from models.training.glyphs.verifiers.captions import ATTRIBUTES, VOCABULARY, Glyph, canonical
+from models.training.glyphs.verifiers.captions import ATTRIBUTES, Glyph, canonical, values_of
 from models.training.glyphs.verifiers.degrade import DEGRADATIONS
 from models.training.glyphs.verifiers.styled import StyledGlyphs
 from models.training.glyphs.verifiers.train_aesthetic import clean_batch
@@ -40,11 +39,6 @@ def reading_accuracy(network: ClassNetwork, images: Tensor, labels: Tensor) -> f
     """Share of the pictures whose likeliest class is theirs."""
     guesses = torch.cat([network.log_probabilities(part).argmax(dim=1) for part in images.split(256)])
     return (guesses == labels).float().mean().item()
-
-
-def values_of(attribute: str) -> list[str]:
-    """Everything an attribute can be."""
-    return list(CLASSES) if attribute == "character" else list(VOCABULARY[attribute])
 
 
 @torch.inference_mode()

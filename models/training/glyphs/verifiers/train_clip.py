@@ -6,7 +6,7 @@ open_clip's own format and loads with `open_clip.create_model("local-dir:FOLDER"
 
 Colours alone set most pictures of a batch apart, and the contrast by itself is content with that for a long time. So
 linear heads on the embedding, the same for pictures and texts, also have to read off every attribute; they are not
-kept.
+kept. A second pass (`--start`, `--siblings`) tells each caption from those that differ from it in one attribute.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import argparse
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ import open_clip  # type: ignore[import-untyped]
 import torch
 import torch.nn.functional as F
 from open_clip.push_to_hf_hub import save_config_for_hf  # type: ignore[import-untyped]
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.training.glyphs.families import CLASSES
-from models.training.glyphs.verifiers.captions import ATTRIBUTES, VOCABULARY, Glyph, case_of, worded
+from models.training.glyphs.verifiers.captions import ATTRIBUTES, VOCABULARY, Glyph, case_of, values_of, worded
 from models.training.glyphs.verifiers.fit import fit, save
 from models.training.glyphs.verifiers.styled import StyledGlyphs
 from models.verifiers.preprocess import Transform
@@ -38,6 +40,10 @@ NARROW_CHARACTERS, NARROW_PAIRS = 6, 6
 NARROW_SHARE = 0.5
 #: How likely an attribute is said, in a wide and in a narrow batch.
 SAID = {False: 0.65, True: 0.85}
+#: How often siblings of a caption differ from it in an attribute, where it is said: the hard ones more often.
+DIFFER = {"category": 5, "weight": 3, "character": 2, "slant": 1, "ink": 1, "paper": 1}
+#: Siblings of one caption, at most.
+SIBLINGS = 4
 #: What the unit embeddings are multiplied by before the heads, for their weights to stay small.
 HEAD_SCALE = 10.0
 IGNORED = -100
@@ -100,19 +106,57 @@ def draw(
     return images, true, said
 
 
+def siblings(glyph: Glyph, rng: random.Random) -> list[Glyph]:
+    """The same with one of the attributes in `DIFFER` changed, to up to `SIBLINGS` other values.
+
+    Raises:
+        ValueError: none of them is known.
+    """
+    known = [name for name in DIFFER if getattr(glyph, name) is not None]
+    if not known:
+        raise ValueError(f"no attribute of {glyph} can be changed")
+    (name,) = rng.choices(known, [DIFFER[each] for each in known])
+    values = [value for value in values_of(name) if value != getattr(glyph, name)]
+    changed = [replace(glyph, **{name: value}) for value in rng.sample(values, min(SIBLINGS, len(values)))]
+    return [replace(each, case=case_of(each.character)) if each.character else each for each in changed]
+
+
+def sibling_loss(encode: Callable[[list[str]], Tensor], image: Tensor, said: Sequence[Glyph], seed: int) -> Tensor:
+    """Cross-entropy of each picture's caption among its siblings, all worded alike (NegCLIP's hard negatives, arXiv
+    2210.01936, but held against their own picture only, since they may be true of another).
+
+    Args:
+        encode: texts to embeddings of length 1, times the learned scale.
+        image: embeddings `[B, D]` of length 1.
+        said: what the captions say.
+        seed: of the choice and the wording.
+    """
+    groups = [[glyph, *siblings(glyph, random.Random(seed + i))] for i, glyph in enumerate(said)]
+    text = encode([worded(glyph, random.Random(seed + i)) for i, group in enumerate(groups) for glyph in group])
+    owner = torch.tensor([i for i, group in enumerate(groups) for _ in group])
+    place = torch.tensor([j for group in groups for j in range(len(group))])
+    logits = image.new_full((len(groups), 1 + SIBLINGS), -torch.inf)
+    logits = logits.index_put((owner, place), (image[owner] * text).sum(dim=1))
+    return F.cross_entropy(logits, torch.zeros(len(groups), dtype=torch.int64))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("data", type=Path, nargs="+")
-    parser.add_argument("--steps", type=int, default=1280)
+    parser.add_argument("--steps", type=int, default=2200)
     parser.add_argument("--batch", type=int, default=160)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--start", type=Path, help="folder of an earlier run whose weights to start from")
+    parser.add_argument("--siblings", type=int, default=0, help="captions of a batch that are told from their siblings")
     parser.add_argument("--seed", type=int, default=3)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
     data = StyledGlyphs(args.data)
     model = make_model()
+    if args.start:
+        model.load_state_dict(load_file(args.start / "open_clip_model.safetensors"))
     model.visual.to(memory_format=torch.channels_last)
     tokenizer = open_clip.get_tokenizer(CONFIG.stem)
     transform = Transform.from_open_clip(model.visual.preprocess_cfg)
@@ -128,7 +172,15 @@ def main() -> None:
         image = image.float()
         text = model.encode_text(tokenizer([worded(glyph, rng) for glyph in said]), normalize=True)
         value: Tensor = contrast(image, text, model.logit_scale.exp())
-        return value + heads(image, true) + heads(text, said)
+        value = value + heads(image, true) + heads(text, said)
+        if args.siblings:
+            chosen = [i for i, glyph in enumerate(said) if any(getattr(glyph, name) for name in DIFFER)]
+            chosen = chosen[: args.siblings]
+            value = value + sibling_loss(scaled, image[chosen], [said[i] for i in chosen], rng.getrandbits(32))
+        return value
+
+    def scaled(texts: list[str]) -> Tensor:
+        return model.encode_text(tokenizer(texts), normalize=True) * model.logit_scale.exp()
 
     fit(nn.ModuleList([model, heads]), loss, steps=args.steps, lr=args.lr, seed=args.seed, matrices=matrices)
     save(model, args.out / "open_clip_model.safetensors")

@@ -20,9 +20,9 @@ from models.training.glyphs.verifiers.fit import fit
 
 CONFIG = Dinov2Config(
     image_size=32,
-    patch_size=4,
+    patch_size=8,
     hidden_size=96,
-    num_hidden_layers=5,
+    num_hidden_layers=4,
     num_attention_heads=3,
     mlp_ratio=4,
     drop_path_rate=0.05,
@@ -47,8 +47,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=1800)
-    parser.add_argument("--batch", type=int, default=96)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=2)
     args = parser.parse_args()

@@ -1,0 +1,184 @@
+"""(g) The control plane alone: one real coordinator and one real Valkey, with instant sampling and verification.
+
+Jobs are submitted to the store, claimed, searched and logged by the `Coordinator` class itself, whose handles answer at
+once: no Ray, no network. All jobs of a case are claimed before the first sample is answered, so that as many are in
+flight as the case says; then rounds are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.common import Claim, Report, Setting
+from models.catalog import model_card
+from models.condition import Condition
+from workers.coordinator import Coordinator
+from workers.jobs.embedded import EmbeddedValkey
+from workers.jobs.schemas import GenerateRequest, Job, ModelOffer, SamplerChoice, VerifierOffer
+from workers.jobs.store import JobStore
+from workers.offers import METHODS
+from workers.sampler import Samples
+from workers.search.sampling import Sampling
+from workers.settings import Settings
+from workers.trajectory import Order
+
+IN_FLIGHT = (10, 1000, 10_000)
+#: Seconds for which rounds are counted.
+WINDOW = 6.0
+NEIGHBORS, STEPS, ROUNDS = 4, 8, 1000
+BOUND, LATENCY_BOUND = 300.0, 1.0
+
+
+class _Call:
+    """What a Serve handle's method is to its caller."""
+
+    def __init__(self, answer: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self._answer = answer
+
+    def remote(self, *args: Any) -> asyncio.Task[Any]:
+        return asyncio.ensure_future(self._answer(*args))
+
+
+class _Sampler:
+    """Images of nothing, at the planned cost, once the gate is open."""
+
+    def __init__(self, gate: asyncio.Event) -> None:
+        self.gate, self.waiting, self.answered = gate, 0, 0
+        self.sample, self.describe = _Call(self._sample), _Call(self._describe)
+
+    def options(self, **_: Any) -> _Sampler:
+        """As a Serve handle's: whoever is asked, the answer is the same."""
+        return self
+
+    async def _describe(self) -> ModelOffer:
+        card = model_card("glyphs")
+        return ModelOffer(
+            name=card.name,
+            title=card.title,
+            classes=card.classes,
+            image_size=card.image_size,
+            parameters=1,
+            macs_per_forward=1,
+            samplers=tuple(METHODS.values()),
+            default_sampler=SamplerChoice(**card.sampler),
+            license=card.license,
+            template=card.template,
+            forwards_per_second=1.0,
+        )
+
+    async def _sample(self, job: str, orders: Sequence[Order]) -> Samples:
+        self.waiting += 1
+        await self.gate.wait()
+        self.answered += 1
+        costs = [
+            Sampling(method=METHODS[o.sampler.method], choice=o.sampler).cost(o.recipe, o.known, evaluated=o.evaluated)
+            for o in orders
+        ]
+        images = np.zeros((len(orders), 32, 32, 3), dtype=np.uint8)
+        return Samples(images, costs, [cost * o.sampler.rows for cost, o in zip(costs, orders, strict=True)], 0, 0)
+
+
+class _Verifier:
+    """Scores from nowhere."""
+
+    def __init__(self) -> None:
+        self.score, self.describe = _Call(self._score), _Call(self._describe)
+
+    async def _describe(self) -> VerifierOffer:
+        return VerifierOffer(name="classifier", title="none", needs=("class",), models=("glyphs",))
+
+    async def _score(self, images: np.ndarray, conditions: Sequence[Condition]) -> list[float]:
+        return [float(i) for i in range(len(images))]
+
+
+def run(setting: Setting) -> Report:
+    """See the module."""
+    report = Report("(g) control plane alone")
+    cases = setting.pick(IN_FLIGHT, (2,))
+    for in_flight in cases:
+        with tempfile.TemporaryDirectory(prefix="sitsearch-bench-") as folder, EmbeddedValkey(Path(folder)) as valkey:
+            report.rows.append(asyncio.run(_case(valkey, in_flight, setting.pick(WINDOW, 0.3))))
+    rates = {row["jobs in flight"]: row["rounds/s"] for row in report.rows}
+    for in_flight, rate in rates.items():
+        report.claims.append(Claim(f"(g) rounds/s, {in_flight} jobs in flight", rate, BOUND))
+    few, most = report.rows[0], report.rows[-1]
+    growth = most["round latency, ms"] / few["round latency, ms"]
+    linear = growth / (most["jobs in flight"] / few["jobs in flight"])
+    report.claims.append(Claim("(g) growth of latency over growth of jobs", linear, LATENCY_BOUND, least=False))
+    return report
+
+
+async def _case(valkey: EmbeddedValkey, in_flight: int, window: float) -> dict[str, Any]:
+    settings = Settings(
+        _env_file=None,
+        redis_url=valkey.url,
+        jobs_per_coordinator=in_flight,
+        max_queued=in_flight + 1,
+        lease=120,
+        offer_ttl=120,
+    )
+    gate = asyncio.Event()
+    store, sampler = JobStore.from_url(valkey.url, settings), _Sampler(gate)
+    begin = time.perf_counter()
+    for _ in range(in_flight):
+        await store.submit(_job())
+    submitted = time.perf_counter()
+    coordinator = Coordinator(
+        settings.model_dump(mode="json"),
+        {"glyphs": sampler},
+        {"classifier": _Verifier()},
+    )
+    while sampler.waiting < in_flight:
+        await asyncio.sleep(0.01)
+    claimed = time.perf_counter()
+    gate.set()
+    await asyncio.sleep(min(1.0, window))
+    rounds, cpu, redis_cpu, start = (
+        coordinator.counters["rounds_total"],
+        time.process_time(),
+        _processor_seconds(valkey.pid),
+        time.perf_counter(),
+    )
+    await asyncio.sleep(window)
+    # A busy loop wakes this late: time is what passed, not what was asked for.
+    seconds = time.perf_counter() - start
+    rounds = coordinator.counters["rounds_total"] - rounds
+    shares = (time.process_time() - cpu) / seconds, (_processor_seconds(valkey.pid) - redis_cpu) / seconds
+    await store.aclose()
+    rate = rounds / seconds
+    return {
+        "jobs in flight": in_flight,
+        "rounds/s": rate,
+        "round latency, ms": 1000 * in_flight / max(rate, 1e-9),  # Little's law
+        "submitted/s": in_flight / (submitted - begin),
+        "claimed/s": in_flight / (claimed - submitted),
+        "CPU of coordinator": shares[0],
+        "CPU of Valkey": shares[1],
+    }
+
+
+def _job() -> Job:
+    request = GenerateRequest.model_validate(
+        {
+            "model": "glyphs",
+            "condition": {"class": "Q"},
+            "budget": {"nfe": STEPS * (NEIGHBORS * ROUNDS + 1)},
+            "verifier": "classifier",
+            "search": {"algorithm": "zero_order", "neighbors": NEIGHBORS},
+            "sampler": {"method": "euler", "steps": STEPS},
+        }
+    )
+    return Job(id=uuid.uuid4().hex, request=request, class_indices=(16,), created_at=time.time())
+
+
+def _processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100

@@ -1,0 +1,111 @@
+"""(d) The whole service over HTTP against the engine alone, and how soon an idle service answers.
+
+The service is `sitsearch serve` in processes of its own: gateway, Valkey, coordinator, sampler and verifier. The engine
+alone samples the same trajectories for as many jobs in this process, in turns with the service; it scores nothing and
+stores nothing, so that the ratio holds all that a service adds, the verifier's work included.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.common import Claim, Report, Setting, alternate, drain, glyphs, orders, quantile, ratios, spread
+from loadtest.run import SERVE, running_service
+from service.client import Client
+from workers.engine import Engine
+
+START = 180.0
+JOBS, CANDIDATES, STEPS, ROUNDS = 8, 24, 12, 3
+BATCH, PROBES = 64, 30
+BOUND, LATENCY_BOUND = 0.9, 0.1
+
+
+def run(setting: Setting) -> Report:
+    """See the module."""
+    report = Report("(d) the service over HTTP against the engine alone")
+    candidates, rounds, probes = setting.pick((CANDIDATES, ROUNDS, PROBES), (1, 1, 2))
+    engine = Engine(glyphs(setting.device), batch=BATCH)
+    os.environ["SITSEARCH_BATCH"] = str(BATCH)
+    with tempfile.TemporaryDirectory(prefix="sitsearch-bench-") as folder:
+        log = Path(folder) / "serve.log"
+        with running_service(shlex.split(SERVE), log, START) as url, Client(url) as client:
+            _probe(client)
+            latencies = [_probe(client) for _ in range(probes)]
+            found = alternate(
+                {
+                    "engine": _rate(candidates, lambda: _engine(engine, candidates)),
+                    "service": _rate(candidates, lambda: _service(client, candidates)),
+                },
+                rounds,
+            )
+            whole = [JOBS * candidates * STEPS / rate for rate in found["service"]]
+            alone = [JOBS * candidates * STEPS / rate for rate in found["engine"]]
+    over = [a - b for a, b in zip(whole, alone, strict=True)]
+    ratio = ratios(found["service"], found["engine"])
+    report.rows.append(
+        {
+            "jobs in flight": JOBS,
+            "engine NFE/s": spread(found["engine"]),
+            "service NFE/s": spread(found["service"]),
+            "ratio": spread(ratio),
+            "overhead, ms a candidate": spread([1000 * s / (JOBS * candidates) for s in over]),
+            "overhead, ms a job": spread([1000 * s / JOBS for s in over]),
+        }
+    )
+    report.rows.append(
+        {
+            "idle service": "submit to first evaluation stored",
+            "p50 ms": 1000 * quantile(latencies, 0.5),
+            "p95 ms": 1000 * quantile(latencies, 0.95),
+        }
+    )
+    report.claims.append(Claim("(d) service / engine alone, 8 jobs in flight", spread(ratio)["median"], BOUND))
+    p50 = quantile(latencies, 0.5)
+    report.claims.append(Claim("(d) submit to first evaluation, idle, p50 s", p50, LATENCY_BOUND, least=False))
+    return report
+
+
+def _rate(candidates: int, action: Callable[[], None]) -> Callable[[], float]:
+    def measure() -> float:
+        begin = time.perf_counter()
+        action()
+        return JOBS * candidates * STEPS / (time.perf_counter() - begin)
+
+    return measure
+
+
+def _request(nfe: int, steps: int, seed: int) -> dict[str, Any]:
+    return {
+        "model": "glyphs",
+        "condition": {"class": "Q"},
+        "seed": seed,
+        "budget": {"nfe": nfe},
+        "verifier": "classifier",
+        "search": {"algorithm": "random"},
+        "sampler": {"method": "euler", "steps": steps, "guidance": 1.0},
+    }
+
+
+def _engine(engine: Engine, candidates: int) -> None:
+    for job in range(JOBS):
+        engine.submit(str(job), orders(candidates, steps=STEPS, seed=job))
+    drain(engine)
+
+
+def _service(client: Client, candidates: int) -> None:
+    jobs = [client.submit(_request(candidates * STEPS, STEPS, seed)) for seed in range(JOBS)]
+    for job in jobs:
+        client.wait(job)
+
+
+def _probe(client: Client) -> float:
+    """Seconds from the submission of a search of one candidate and one step to its result, as its client sees them."""
+    begin = time.perf_counter()
+    client.wait(client.submit(_request(1, 1, 0)))
+    return time.perf_counter() - begin

@@ -1,0 +1,163 @@
+"""The schedule and the engine under every order of events: nothing is lost, doubled or starved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from models.condition import Condition
+from models.generator import Rows, SiTGenerator
+from tests.workers.tiny import tiny_generator
+from workers.engine import Engine
+from workers.jobs.recipe import Integrate, Recipe
+from workers.jobs.schemas import SamplerChoice
+from workers.scheduler import Scheduler
+from workers.trajectory import Order
+
+JOBS = "abcd"
+BATCH = 16
+
+
+class Toy:
+    """A tiny generator whose field is 0: what is counted is the engine's affair alone."""
+
+    def __init__(self, like: SiTGenerator) -> None:
+        self._like = like
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._like, name)
+
+    def evaluate(self, x: torch.Tensor, t: torch.Tensor, rows: Rows) -> torch.Tensor:
+        assert len(x) == len(t) == len(rows[0]) <= BATCH
+        return torch.zeros_like(x)
+
+
+TOY = Toy(tiny_generator())
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """Submissions, steps and cancellations in any order, with room for few states at once."""
+
+    tickets = Bundle("tickets")
+
+    @initialize(cohorts=st.integers(1, 20))
+    def begin(self, cohorts: int) -> None:
+        state = 4 * 3 * 8 * 8
+        self.engine = Engine(TOY, batch=BATCH, live_bytes=cohorts * 4 * state * 5)  # type: ignore[arg-type]
+        self.expected: dict[int, list[tuple[int, int]]] = {}
+        self.finished: set[int] = set()
+        self.nfe = 0
+        self.seed = 0
+
+    @rule(
+        target=tickets,
+        job=st.sampled_from(JOBS),
+        count=st.integers(1, 12),
+        steps=st.integers(1, 4),
+        guided=st.sampled_from(((0.0, 1.0), (0.3, 0.8), None)),
+        priority=st.sampled_from((None, 0.5, 4.0)),
+    )
+    def submit(
+        self, job: str, count: int, steps: int, guided: tuple[float, float] | None, priority: float | None
+    ) -> int:
+        self.seed += 1
+        choice = SamplerChoice(
+            method="euler", steps=steps, guidance=2.0 if guided else 1.0, guidance_interval=guided or (0.0, 1.0)
+        )
+        whole = Integrate(to=1.0, steps=steps)
+        orders = [
+            Order(Recipe(seed=self.seed, round=0, index=i).then(whole), Condition(1), choice) for i in range(count)
+        ]
+        ticket = self.engine.submit(job, orders, priority=priority)
+        times = torch.linspace(0, 1, steps + 1)[:-1]
+        pairs = int(((guided[0] <= times) & (times <= guided[1])).sum()) if guided else 0
+        self.expected[ticket] = [(steps, steps + pairs)] * count
+        return ticket
+
+    @rule()
+    def step(self) -> None:
+        before = self.engine.forwards
+        for done in self.engine.step():
+            assert done.ticket in self.expected, "answered twice, or after its cancellation"
+            assert [(s.nfe, s.forwards) for s in done.samples] == self.expected.pop(done.ticket)
+            self.nfe += sum(s.nfe for s in done.samples)
+            self.finished.add(done.ticket)
+        assert self.engine.forwards - before <= BATCH
+
+    @rule(ticket=consumes(tickets))
+    def cancel(self, ticket: int) -> None:
+        self.engine.cancel(ticket)
+        self.expected.pop(ticket, None)
+
+    @invariant()
+    def memory_is_bounded_and_given_back(self) -> None:
+        if hasattr(self, "engine"):
+            most = self.engine._live_bytes + BATCH * 4 * 3 * 8 * 8 * 5
+            assert 0 <= self.engine.live <= most
+            if not self.expected:
+                assert self.engine.live == 0 and not self.engine.busy
+
+    def teardown(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        for _ in range(10_000):
+            if not self.engine.busy:
+                break
+            self.step()
+        assert not self.expected, "submissions were lost"
+        assert self.engine.live == 0
+        assert self.engine.nfe >= self.nfe
+
+
+EngineMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestEngineMachine = EngineMachine.TestCase
+
+
+@dataclass(eq=False)
+class Cohort:
+    job: str
+    rows: int
+
+
+class FairnessMachine(RuleBasedStateMachine):
+    """Jobs that always have more than a forward's worth waiting get rows in proportion to their priorities."""
+
+    @initialize(jobs=st.lists(st.tuples(st.integers(1, 4), st.sampled_from((0.5, 1.0, 2.0))), min_size=2, max_size=4))
+    def begin(self, jobs: list[tuple[int, float]]) -> None:
+        self.scheduler: Scheduler[Cohort] = Scheduler(BATCH)
+        self.priority = {name: priority for name, (_, priority) in zip(JOBS, jobs, strict=False)}
+        self.served = dict.fromkeys(self.priority, 0)
+        for name, (rows, priority) in zip(JOBS, jobs, strict=False):
+            for _ in range(BATCH):
+                self.scheduler.add(Cohort(name, rows), priority=priority)
+
+    @rule(forwards=st.integers(1, 20))
+    def run(self, forwards: int) -> None:
+        for _ in range(forwards):
+            picked = self.scheduler.pick()
+            assert BATCH - 4 < sum(c.rows for c in picked) <= BATCH, "a forward is full but for less than a cohort"
+            for cohort in picked:
+                self.served[cohort.job] += cohort.rows
+
+    @rule(job=st.sampled_from(JOBS))
+    def replace(self, job: str) -> None:
+        """A cohort ends and another comes: the job's claim stays."""
+        old = next((c for c in self.scheduler if c.job == job), None)
+        if old is not None:
+            self.scheduler.remove(old)
+            self.scheduler.add(Cohort(job, old.rows))
+
+    @invariant()
+    def shares_differ_by_at_most_a_turn_and_a_forward(self) -> None:
+        if hasattr(self, "served"):
+            shares = [self.served[job] / self.priority[job] for job in self.served]
+            # Two turns; and what a forward's end cut off, a cohort that did not fit, and what was borrowed for it.
+            assert max(shares) - min(shares) <= 2 * self.scheduler.quantum + 3 * 4 / min(self.priority.values())
+
+
+FairnessMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
+TestFairnessMachine = FairnessMachine.TestCase

@@ -37,4 +37,5 @@ class SelfSimilarity(Verifier):
         check_images(previews, name="previews")
         if previews.shape != images.shape:
             raise ValueError(f"previews must be {list(images.shape)} as the images are, not {list(previews.shape)}")
-        return F.cosine_similarity(self.network.features(images), self.network.features(previews), dim=1)
+        found = F.cosine_similarity(self.network.features(images), self.network.features(previews), dim=1)
+        return found.clamp(-1, 1)  # rounding may lead beyond

@@ -95,7 +95,9 @@ class _Verifier:
     async def _describe(self) -> VerifierOffer:
         return VerifierOffer(name="classifier", title="none", needs=("class",), models=("glyphs",))
 
-    async def _score(self, images: np.ndarray, conditions: Sequence[Condition]) -> list[float]:
+    async def _score(
+        self, images: np.ndarray, conditions: Sequence[Condition], _previews: object = None
+    ) -> list[float]:
         return [float(i) for i in range(len(images))]
 
 

@@ -27,6 +27,8 @@ def test_the_settings_table_has_every_setting() -> None:
         "models/cards/glyphs.md",
         "docs/search.md",
         "docs/models.md",
+        "docs/benchmarks.md",
+        "docs/scale.md",
         "docs/verifiers.md",
         "docs/verifiers/README.md",
         "docs/study/study.md",

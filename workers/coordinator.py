@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -104,14 +104,25 @@ class Coordinator:
 
     async def _publish(self) -> None:
         """Tell the gateway what is offered here, and what was done so far."""
-        self.offer = Offer(
-            models=tuple([await handle.describe.remote() for handle in self.samplers.values()]),
-            verifiers=tuple([await handle.describe.remote() for handle in self.verifiers.values()]),
-            algorithms=algorithm_offers(),
-            deterministic=self.settings.deterministic,
-        )
+        described = asyncio.gather(self._describe(self.samplers), self._describe(self.verifiers))
+        try:
+            # Replicas at work answer late: what they said before holds meanwhile.
+            patience = None if self.offer is None else self.settings.offer_ttl / 4
+            models, verifiers = await asyncio.wait_for(described, patience)
+        except TimeoutError:
+            assert self.offer is not None
+        else:
+            self.offer = Offer(
+                models=models,
+                verifiers=verifiers,
+                algorithms=algorithm_offers(),
+                deterministic=self.settings.deterministic,
+            )
         await self.store.publish_offer(self.offer)
         await self.store.publish_worker_metrics(self.name, self.counters | {"jobs_running": len(self._jobs)})
+
+    async def _describe(self, pools: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(await _all([handle.describe.remote() for handle in pools.values()]))
 
     async def _claim_one(self) -> None:
         """Wait for room and for a job, and start it."""

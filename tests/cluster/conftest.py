@@ -17,7 +17,7 @@ from service.cli.supervisor import free_port
 from service.client import Client
 from tests.models.tiny_sd3 import save_sd3
 
-START, STOP = 120, 60
+START, STOP = 300, 60
 LEASE = 3
 
 
@@ -47,7 +47,7 @@ def start_service(data_dir: Path, **env: str) -> Service:
     port = free_port("127.0.0.1")
     process = subprocess.Popen(
         [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", str(data_dir)],
-        env=os.environ | {"SITSEARCH_LEASE": str(LEASE), "SITSEARCH_OFFER_TTL": "6"} | env,
+        env=os.environ | {"SITSEARCH_LEASE": str(LEASE), "SITSEARCH_OFFER_TTL": "10"} | env,
         start_new_session=True,
     )
     service = Service(f"http://127.0.0.1:{port}", process, data_dir)

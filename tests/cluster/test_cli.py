@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.cluster.conftest import Service
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]  # the first test starts the service
 
 
 def sitsearch(service: Service, *words: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 from service.client import Client, Problem
 from tests.cluster.requests import body, locally, winner
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]  # the first test starts the service
 
 STOCHASTIC = {"method": "euler_maruyama", "steps": 6, "guidance": 1.0, "norm": 0.3}
 ENSEMBLE = {"name": "ensemble", "members": ["classifier", "similarity"], "rule": "zscore", "weights": [3, 1]}

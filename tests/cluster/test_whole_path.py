@@ -20,7 +20,7 @@ from service.client import Client
 from tests.cluster.conftest import Service
 from tests.cluster.requests import body, locally, winner
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]  # the first test starts the service
 
 
 def test_a_search_spends_its_budget_and_answers_with_the_best(client: Client) -> None:

@@ -15,32 +15,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from models.catalog import ROOT, load_generator, load_verifier, model_card
 from models.condition import Condition
 from models.verifiers.classifier import GlyphClassifier
+from models.verifiers.frechet import FrechetReference
+from models.verifiers.inception_oracle import inception_score
 from workers.engine import Engine
 from workers.jobs.recipe import Integrate, Recipe
 from workers.jobs.schemas import SamplerChoice
+from workers.judge import pixels
 from workers.local import sample_all
 from workers.trajectory import Order
 
 STEPS, GUIDANCE = 25, 1.5
 SHEET_COLUMNS = 8
-
-
-def frechet_distance(mu: np.ndarray, sigma: np.ndarray, mu_ref: np.ndarray, sigma_ref: np.ndarray) -> float:
-    """|mu - mu_ref|^2 + tr(sigma + sigma_ref - 2 (sigma sigma_ref)^(1/2)) (Heusel et al. 2017, eq. 6)."""
-    eigenvalues = np.linalg.eigvals(sigma @ sigma_ref)
-    root_trace = np.sqrt(np.clip(eigenvalues.real, 0, None)).sum()
-    return float(((mu - mu_ref) ** 2).sum() + np.trace(sigma) + np.trace(sigma_ref) - 2 * root_trace)
-
-
-def inception_score(log_probs: Tensor) -> float:
-    """exp E[KL(p(y|x) || p(y))] of log-probabilities `[N, classes]` (Salimans et al. 2016)."""
-    marginal = log_probs.exp().mean(0).log()
-    return float((log_probs.exp() * (log_probs - marginal)).sum(1).mean().exp())
 
 
 def main() -> None:
@@ -61,7 +50,7 @@ def main() -> None:
         recipes = [Recipe(seed=label, round=0, index=i).then(whole) for i in range(args.candidates)]
         samples = sample_all(engine, [Order(recipe, Condition(label), sampler) for recipe in recipes])
         images.append(torch.stack([s.image for s in samples]))
-        logs.append(classifier.log_probabilities(images[-1].permute(0, 3, 1, 2).float() / 255))
+        logs.append(classifier.log_probabilities(pixels(images[-1])))
     log_probs = torch.stack(logs)  # [classes, candidates, classes]
     labels = torch.arange(len(card.classes))
     scores = log_probs[labels, :, labels]  # [classes, candidates]
@@ -83,13 +72,13 @@ def main() -> None:
         table.append(row)
         print(f"{count:7d}   {row['accuracy']:8.4f}   {row['log_probability']:.4f}")
         count *= 2
-    pixels = torch.cat(images).permute(0, 3, 1, 2).float() / 255
-    features = classifier.features(pixels).double().numpy()
+    features = classifier.features(pixels(torch.cat(images)))
     with np.load(ROOT / "checkpoints" / "glyphs_stats.npz") as stats:
-        fid = frechet_distance(features.mean(0), np.cov(features, rowvar=False), stats["mu"], stats["sigma"])
+        reference = FrechetReference(torch.from_numpy(stats["mu"]), torch.from_numpy(stats["sigma"]))
+        fid = reference.distance(features)
         real_is = float(stats["inception_score"])
     score = inception_score(log_probs.flatten(0, 1).double())
-    print(f"FID {fid:.3f}, IS {score:.2f} (real glyphs {real_is:.2f}), {len(pixels)} samples, classifier features")
+    print(f"FID {fid:.3f}, IS {score:.2f} (real glyphs {real_is:.2f}), {len(features)} samples, classifier features")
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         singles = [torch.cat(list(rows[:SHEET_COLUMNS]), dim=1) for rows in images]
@@ -101,7 +90,7 @@ def main() -> None:
         Image.fromarray(sheet.numpy()).resize((sheet.shape[1] * 2, sheet.shape[0] * 2), Image.Resampling.NEAREST).save(
             args.out / "contact_sheet.png"
         )
-        figures = {"best_of": table, "fid": fid, "inception_score": score, "samples": len(pixels)}
+        figures = {"best_of": table, "fid": fid, "inception_score": score, "samples": len(features)}
         (args.out / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 

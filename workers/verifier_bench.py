@@ -24,6 +24,7 @@ from workers.jobs.recipe import Integrate, Recipe
 from workers.jobs.schemas import SamplerChoice
 from workers.judge import pixels
 from workers.local import sample_all
+from workers.search.selection import rank_correlation
 from workers.trajectory import Order
 
 #: Batch sizes at which speed is measured.
@@ -159,17 +160,3 @@ def accuracy(verifier: Verifier, model: str) -> float | None:
         for condition in everything(card.classes, card.template)
     ]
     return (torch.tensor(columns).argmax(dim=0) == labels).float().mean().item()
-
-
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Spearman's: the correlation of ranks, equal scores sharing theirs; None where all scores of one are equal."""
-    ranks = _ranks(np.asarray(a)), _ranks(np.asarray(b))
-    if min(len(np.unique(each)) for each in ranks) < 2:
-        return None
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
-def _ranks(scores: np.ndarray) -> np.ndarray:
-    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return (last - (count - 1) / 2)[place]

@@ -107,7 +107,8 @@ def hacking(points: Sequence[Mapping[str, float]], auditors: Sequence[str]) -> t
     falling = []
     for name in auditors:
         scores = [point[name] for point in points]
-        if scores[-1] < scores[0] and _rank_correlation(scores) <= CORRELATION:
+        correlation = rank_correlation(range(len(scores)), scores)
+        if scores[-1] < scores[0] and correlation is not None and correlation <= CORRELATION:
             falling.append(name)
     return tuple(falling)
 
@@ -116,11 +117,14 @@ def hacking(points: Sequence[Mapping[str, float]], auditors: Sequence[str]) -> t
 CORRELATION, WINNERS = -0.5, 4
 
 
-def _rank_correlation(scores: Sequence[float]) -> float:
-    """Spearman's, of the scores with their order; 0 where all are equal."""
-    ordered = sorted(scores)
-    ranks = [(bisect_left(ordered, score) + bisect_right(ordered, score)) / 2 for score in scores]
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's: the correlation of ranks, equal scores sharing theirs; None where all scores of one are equal."""
     try:
-        return statistics.correlation(range(len(ranks)), ranks)
+        return statistics.correlation(_ranks(a), _ranks(b))
     except statistics.StatisticsError:
-        return 0.0
+        return None
+
+
+def _ranks(scores: Sequence[float]) -> list[float]:
+    ordered = sorted(scores)
+    return [(bisect_left(ordered, score) + bisect_right(ordered, score)) / 2 for score in scores]

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from models.catalog import ROOT, load_verifier
 from models.training.glyphs.dataset import GlyphData
 from models.verifiers.classifier import GlyphClassifier
+from models.verifiers.inception_oracle import inception_score
 
 CHECKPOINTS = ROOT / "checkpoints"
 REFERENCE_IMAGES = 31_000
@@ -31,9 +32,7 @@ def reference_statistics(data: GlyphData, classifier: GlyphClassifier) -> tuple[
         features.append(classifier.features(images).double())
         log_probs.append(classifier.log_probabilities(images).double())
     all_features, all_logs = torch.cat(features).numpy(), torch.cat(log_probs)
-    marginal = all_logs.exp().mean(0).log()
-    inception_score = (all_logs.exp() * (all_logs - marginal)).sum(1).mean().exp()
-    return all_features.mean(0), np.cov(all_features, rowvar=False), float(inception_score)
+    return all_features.mean(0), np.cov(all_features, rowvar=False), inception_score(all_logs)
 
 
 def main() -> None:
@@ -49,8 +48,8 @@ def main() -> None:
     figures = json.loads(args.classifier.with_suffix(".json").read_text())
     classifier = load_verifier("classifier")
     assert isinstance(classifier, GlyphClassifier)
-    mu, sigma, inception_score = reference_statistics(GlyphData(args.data), classifier)
-    np.savez_compressed(CHECKPOINTS / "glyphs_stats.npz", mu=mu, sigma=sigma, inception_score=inception_score)
+    mu, sigma, real = reference_statistics(GlyphData(args.data), classifier)
+    np.savez_compressed(CHECKPOINTS / "glyphs_stats.npz", mu=mu, sigma=sigma, inception_score=real)
     for path in sorted(CHECKPOINTS.iterdir()):
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
     print(f"classifier: {figures}")

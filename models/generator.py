@@ -8,12 +8,16 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 
 from models.condition import Condition
 from models.guidance import Channels
 from models.sit import SiT, SiTConfig
 
 log = logging.getLogger(__name__)
+
+#: Batch sizes that a network is compiled for, at most; what comes after runs eagerly.
+SIZES = 64
 
 #: The network's conditioning inputs, each `[B, ...]` with one row a sample; what they are is the generator's affair.
 Rows = tuple[Tensor, ...]
@@ -101,14 +105,32 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
     Shapes are fixed, each compiled at its first use. On CUDA each becomes a CUDA graph; on the CPU the weights are laid
     out anew for the matrix products ("freezing"), so that they must not change afterwards.
     """
-    options: dict[str, Any] = {"triton.cudagraphs": True} if device.type == "cuda" else {"freezing": True}
+    on_cuda = device.type == "cuda"
     try:  # a compiler may be absent, or there and unable; the smallest program shows it
         with torch.inference_mode():
             torch.compile(torch.nn.Linear(8, 8).to(device).eval(), dynamic=False)(torch.zeros(8, 8, device=device))
     except Exception as error:  # torch's many ways to say so share no base class
         log.warning("nothing can be compiled here, so the network runs eagerly: %s", str(error).partition("\n")[0])
         return net
-    return torch.compile(net, dynamic=False, options=options)  # type: ignore[return-value]
+    once: dict[str, Any] = {"dynamic": False, "recompile_limit": SIZES, "isolate_recompiles": True}
+    if on_cuda:
+        return torch.compile(net, options={"triton.cudagraphs": True}, **once)  # type: ignore[return-value]
+    return _Frozen(torch.compile(net, **once))  # type: ignore[arg-type]
+
+
+class _Frozen(nn.Module):
+    """A compiled network whose weights become constants.
+
+    Both halves of the compiler must know of it while they trace, so it cannot be given as an option.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, *args: Any, **named: Any) -> Any:
+        with inductor.patch(freezing=True):
+            return self.net(*args, **named)
 
 
 class SiTGenerator:

@@ -53,7 +53,7 @@ def build(args: dict[str, Any] | None = None) -> serve.Application:
             ray_actor_options={"num_cpus": pool.cpus, "num_gpus": pool.gpus},
             logging_config=QUIET,
         )
-        .bind(name, pool.batch)
+        .bind(name, pool.batch, config.models)
         for name, pool in verifier_pools(config).items()
     }
     return (

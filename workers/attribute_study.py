@@ -28,7 +28,8 @@ from models.condition import Condition
 from models.training.glyphs.families import CLASSES
 from models.training.glyphs.verifiers.captions import Glyph, canonical
 from models.training.glyphs.verifiers.probe import load_probe
-from models.verifiers.base import Verifier, score_pictures
+from models.verifiers.base import Verifier
+from models.verifiers.scoring import Scorer
 from workers.engine import Engine
 from workers.jobs.schemas import GenerateRequest
 from workers.judge import pixels
@@ -72,7 +73,7 @@ def search_for(
         }
     )
     found = run_request(engine, verifiers, request, conditions=[condition])
-    (audit,) = score_pictures(verifiers[AUDITOR], found.images[:1], [condition], batch=1)
+    (audit,) = Scorer(verifiers[AUDITOR], batch=1).score(found.images[:1], [condition])
     best = found.result.images[0]
     record = {
         "prompt": condition.prompt,

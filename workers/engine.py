@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.batch_sizes import BatchSizes, halves
 from models.generator import Generator
 from workers.cohort import Cohort
 from workers.latents import Latents
@@ -37,6 +38,8 @@ MEASURED = 3
 QUEUED = 2
 #: Of a forward's rows, in eighths: the sizes of `buckets`.
 EIGHTHS = (1, 2, 4, 6, 8)
+#: Seed of the rows with which sizes of forwards are compared.
+PROBE_SEED = 0
 
 
 def buckets(batch: int) -> tuple[int, ...]:
@@ -85,8 +88,9 @@ class Engine:
     Args:
         generator: the model.
         batch: network rows of one forward; at least 2, as a guided evaluation takes two.
-        deterministic: pad every forward to `batch` rows, so that a row's result never depends on its neighbours.
-        buckets: otherwise pad to the next of these sizes; None leaves forwards as they are.
+        deterministic: pad every forward to a size that gives a row the very bits that `batch` rows give it (see
+            `BatchSizes`), so that a result never depends on what else is sampled.
+        buckets: the only sizes that forwards are padded to; None is any, or in deterministic mode some dozen to try.
         latent_bytes: memory for states midway, which later orders may go on from.
         live_bytes: memory for the states of trajectories under way; what does not fit waits as recipes. None is a
             quarter of what is free.
@@ -119,7 +123,8 @@ class Engine:
         if buckets and max(buckets) != batch:
             raise ValueError(f"the largest bucket must be the batch, {batch}, not {max(buckets)}")
         self.generator, self.batch, self.deterministic = generator, batch, deterministic
-        self.buckets = (batch,) if deterministic else tuple(sorted(buckets or ()))
+        self.buckets = tuple(sorted(buckets or (halves(batch) if deterministic else ())))
+        self._sizes = BatchSizes(self.buckets, self._probe) if deterministic else None
         self.latents, self.live = Latents(latent_bytes), 0
         self._live_bytes = free_memory(generator.device) // LIVE_SHARE if live_bytes is None else live_bytes
         self._scheduler: Scheduler[Cohort] = Scheduler(batch)
@@ -172,10 +177,14 @@ class Engine:
         self._next_ticket += 1
         return self._next_ticket - 1
 
+    @torch.inference_mode()  # as `step` does: a network is compiled anew for tensors made outside of it
     def measure(self) -> float:
         """Warm up, and measure network rows a second in full batches. Counts as no evaluation of anyone's."""
-        for rows in self.buckets or (self.batch,):
-            self._blank(rows)
+        if self._sizes is not None:
+            self._sizes.try_all()
+        else:
+            for rows in self.buckets or (self.batch,):
+                self._blank(rows)
         self.generator.decoder.decode(torch.zeros(1, *self.generator.shape, device=self.generator.device))
         self._synchronize()
         begin = time.perf_counter()
@@ -263,7 +272,7 @@ class Engine:
         used = sum(counts)
         x, t = torch.cat([q[0] for q in queries]), torch.cat([q[1] for q in queries])
         rows = tuple(torch.cat(parts) for parts in zip(*(q[2] for q in queries), strict=True))
-        size = next((bucket for bucket in self.buckets if bucket >= used), used)
+        size = self._padded_size(used)
         if size > used:
             x, t, rows = _padded(x, size), _padded(t, size), tuple(_padded(part, size) for part in rows)
         outputs = self.generator.evaluate(x, t, rows)[:used].split(counts)
@@ -285,6 +294,21 @@ class Engine:
             self._queued.append(event)
             if len(self._queued) > QUEUED:
                 self._queued.popleft().synchronize()
+
+    def _padded_size(self, rows: int) -> int:
+        if self._sizes is not None:
+            return self._sizes.fitting(rows)
+        return next((bucket for bucket in self.buckets if bucket >= rows), rows)
+
+    def _probe(self, first: int, size: int) -> Tensor:
+        """`BatchSizes`' rows: random states at random times, without condition."""
+        random, device = torch.Generator().manual_seed(PROBE_SEED), self.generator.device
+        x, t = (
+            torch.randn(self.batch, *self.generator.shape, generator=random),
+            torch.rand(self.batch, generator=random),
+        )
+        part = slice(first, first + size)
+        return self.generator.evaluate(x[part].to(device), t[part].to(device), self.generator.unconditional(size))
 
     def _blank(self, rows: int) -> Tensor:
         device, shape = self.generator.device, self.generator.shape

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from models.condition import Condition
-from models.verifiers.base import SetVerifier, Verifier, score_pictures
+from models.verifiers.base import SetVerifier, Verifier
+from models.verifiers.scoring import Scorer
 
 
 def judges_sets(verifier: Verifier) -> bool:
@@ -43,7 +44,7 @@ class Judge:
     """
 
     def __init__(self, verifiers: Mapping[str, Verifier], *, batch: int) -> None:
-        self._verifiers, self._batch = verifiers, batch
+        self._scorers = {name: Scorer(verifier, batch=batch) for name, verifier in verifiers.items()}
         self._chosen: Tensor | None = None
         self._features: dict[str, Tensor] = {}
 
@@ -69,12 +70,13 @@ class Judge:
         """
         columns = []
         for name in names:
-            verifier = self._verifiers[name]
+            scorer = self._scorers[name]
+            verifier = scorer.verifier
             if sets and judges_sets(verifier):
                 scores, features = set_scores(verifier, pictures, self._chosen)  # type: ignore[arg-type]
                 self._features = dict(zip(ids, features, strict=True))
             else:
-                scores = score_pictures(verifier, pictures, conditions, batch=self._batch, previews=previews)
+                scores = scorer.score(pictures, conditions, previews=previews)
             columns.append(scores)
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from models.catalog import load_generator, model_card
 from workers.engine import Done, Engine, buckets
 from workers.jobs.schemas import ModelOffer, SamplerChoice
+from workers.machine import take_machine
 from workers.offers import METHODS
 from workers.settings import Settings
 from workers.trajectory import Order
@@ -52,7 +52,7 @@ class SamplerReplica:
 
     def __init__(self, model: str, settings: dict[str, Any]) -> None:
         config = Settings(**settings)
-        torch.set_num_threads(os.cpu_count() or 1)  # Ray would leave one
+        take_machine()
         self.card = model_card(model)
         generator = load_generator(
             model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=getattr(torch, config.dtype)

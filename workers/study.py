@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,10 +20,12 @@ from torch import Tensor
 
 from models.catalog import load_generator, load_verifier, model_card
 from models.condition import Condition
-from models.verifiers.base import Verifier, score_pictures
+from models.verifiers.base import Verifier
+from models.verifiers.scoring import Scorer
 from workers.engine import Done, Engine
 from workers.jobs.schemas import Candidate, GenerateRequest, SamplerChoice
 from workers.local import method_named, orders_of
+from workers.machine import take_machine
 from workers.offers import METHODS
 from workers.search import ALGORITHMS
 from workers.search.base import Proposal
@@ -66,7 +67,8 @@ class Study:
     def __init__(
         self, engine: Engine, selector: Verifier, auditor: Verifier, sampler: dict[str, Any], norm: float
     ) -> None:
-        self.engine, self.selector, self.auditor, self.sampler, self.norm = engine, selector, auditor, sampler, norm
+        self.engine, self.sampler, self.norm = engine, sampler, norm
+        self.selector, self.auditor = Scorer(selector, batch=SCORED), Scorer(auditor, batch=SCORED)
 
     def run(self, algorithm: str, nfe: int, cases: Iterable[tuple[int, int]]) -> Iterator[dict[str, Any]]:
         """Search `(class, seed)` by `(class, seed)`, all at once; yields a record for each, in the order they end."""
@@ -110,7 +112,7 @@ class Study:
         searches = [waiting.pop(d.ticket) for d in done]
         pictures = torch.stack([sample.image for d in done for sample in d.samples])
         conditions = [Condition(search.label) for search, d in zip(searches, done, strict=True) for _ in d.samples]
-        scores = iter(score_pictures(self.selector, pictures, conditions, batch=SCORED))
+        scores = iter(self.selector.score(pictures, conditions))
         for search, d in zip(searches, done, strict=True):
             candidates = [
                 Candidate(id=p.id, recipe=p.recipe, nfe=s.nfe, forwards=s.forwards, scores={"selector": next(scores)})
@@ -125,7 +127,7 @@ class Study:
     def _record(self, search: Running) -> dict[str, Any]:
         run = search.run
         best, images = run.best[0], search.images or {}
-        (audited,) = score_pictures(self.auditor, images[best.id][None], [Condition(search.label)], batch=SCORED)
+        (audited,) = self.auditor.score(images[best.id][None], [Condition(search.label)])
         return {
             "algorithm": run.request.search.algorithm,
             "budget": run.request.budget.nfe,
@@ -152,7 +154,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="network rows of one forward")
     parser.add_argument("--compile", action="store_true", help="compile the network: slower to start, then faster")
     args = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
+    take_machine()
     args.out.mkdir(parents=True, exist_ok=True)
     generator = load_generator("glyphs", dtype=torch.bfloat16)
     if args.compile:

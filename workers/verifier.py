@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from typing import get_args
@@ -11,12 +10,14 @@ from typing import get_args
 import numpy as np
 import torch
 
-from models.catalog import load_verifier, verifier_card
+from models.catalog import load_verifier, model_card, verifier_card
 from models.condition import Condition
-from models.verifiers.base import Need, score_pictures
+from models.verifiers.base import Need
 from models.verifiers.registry import options_schema
+from models.verifiers.scoring import Scorer
 from workers.jobs.schemas import VerifierOffer
 from workers.judge import judges_sets, set_scores
+from workers.machine import take_machine
 
 
 class VerifierReplica:
@@ -25,13 +26,16 @@ class VerifierReplica:
     Args:
         name: name of the verifier card.
         batch: images of one call of its network.
+        models: names of the models that are served beside it: it warms up with images of their sizes.
     """
 
-    def __init__(self, name: str, batch: int) -> None:
-        torch.set_num_threads(os.cpu_count() or 1)  # Ray would leave one
+    def __init__(self, name: str, batch: int, models: Sequence[str] = ()) -> None:
+        take_machine()
         self.card = verifier_card(name)
         self._verifier = load_verifier(name, device="cuda" if torch.cuda.is_available() else "cpu")
-        self._batch = batch
+        self._scorer = Scorer(self._verifier, batch=batch)
+        for size in {model_card(model).image_size for model in models if model in (self.card.models or models)}:
+            self._scorer.warm_up(size, size)
         self._rate = 0.0
 
     def describe(self) -> VerifierOffer:
@@ -59,7 +63,7 @@ class VerifierReplica:
         pictures = torch.from_numpy(images.copy())  # Ray hands out read-only memory
         early = None if previews is None else torch.from_numpy(previews.copy())
         begin = time.perf_counter()
-        scores = score_pictures(self._verifier, pictures, conditions, batch=self._batch, previews=early)
+        scores = self._scorer.score(pictures, conditions, previews=early)
         # Of the fastest call: the first ones warm up, and small ones leave the batch empty.
         self._rate = max(self._rate, len(images) / (time.perf_counter() - begin))
         return scores

@@ -5,7 +5,6 @@ All verifiers score one set of pictures that the model sampled in few steps, so 
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,12 +17,14 @@ from torch import Tensor
 from models.catalog import ROOT, known_cards, load_generator, load_verifier, model_card, verifier_card
 from models.condition import Condition
 from models.errors import BadWeights, MissingLibrary, UnknownCard
-from models.verifiers.base import Verifier, score_pictures
+from models.verifiers.base import Verifier
+from models.verifiers.scoring import Scorer
 from workers.engine import Engine
 from workers.jobs.recipe import Integrate, Recipe
 from workers.jobs.schemas import SamplerChoice
 from workers.judge import pixels
 from workers.local import sample_all
+from workers.machine import take_machine
 from workers.search.selection import rank_correlation
 from workers.trajectory import Order
 
@@ -68,7 +69,7 @@ def bench(
     Raises:
         UnknownCard, BadCard, BadWeights, MissingLibrary: there is no such model or verifier, or it does not load.
     """
-    torch.set_num_threads(os.cpu_count() or 1)
+    take_machine()
     pictures, previews, conditions = sampled(model, samples, steps=steps, device=device)
     speeds, accuracies, scores = {}, {}, {}
     for name in fitting(model) if names is None else names:
@@ -79,7 +80,7 @@ def bench(
                 raise
             say(f"{name}: left out, {error}")
             continue
-        scores[name] = score_pictures(verifier, pictures, conditions, batch=SCORED, previews=previews)
+        scores[name] = Scorer(verifier, batch=SCORED).score(pictures, conditions, previews=previews)
         speeds[name] = {
             str(size): images_per_second(verifier, pictures, previews, conditions, size) for size in batches
         }
@@ -155,8 +156,8 @@ def accuracy(verifier: Verifier, model: str) -> float | None:
         guesses = [verifier.log_probabilities(pixels(part)).argmax(dim=1) for part in pictures.split(SCORED)]
         return (torch.cat(guesses) == labels).float().mean().item()
     card = model_card(model)
+    scorer = Scorer(verifier, batch=SCORED)
     columns = [
-        score_pictures(verifier, pictures, [condition] * len(pictures), batch=SCORED)
-        for condition in everything(card.classes, card.template)
+        scorer.score(pictures, [condition] * len(pictures)) for condition in everything(card.classes, card.template)
     ]
     return (torch.tensor(columns).argmax(dim=0) == labels).float().mean().item()

@@ -35,8 +35,8 @@ class Verifier(Protocol):
     Attributes:
         needs: what `score` needs beyond the images.
         range: the least and the greatest score.
-        padded: whether `score_pictures` pads its calls to one shape, so that the same picture gets the same bits for a
-            score whatever is scored beside it. Not where an image costs a request of its own.
+        padded: whether `Scorer` pads its calls, so that the same picture gets the same bits for a score whatever is
+            scored beside it. Not where an image costs a request of its own.
     """
 
     needs: frozenset[Need] = frozenset()
@@ -98,47 +98,6 @@ class SetVerifier(Protocol):
         Raises:
             ValueError: the shapes do not go together.
         """
-
-
-def score_pictures(
-    verifier: Verifier,
-    pictures: Tensor,
-    conditions: Sequence[Condition],
-    *,
-    batch: int,
-    previews: Tensor | None = None,
-) -> list[float]:
-    """Scores of finished pictures, in batches that are all padded to one shape (see `Verifier.padded`).
-
-    Args:
-        verifier: what scores.
-        pictures: `[N, H, W, 3]` uint8.
-        conditions: what was asked of each.
-        batch: images of one call of the verifier.
-        previews: `[N, H, W, 3]` uint8, the decoded data predictions; see `Verifier.score`.
-
-    Raises:
-        ValueError: there are not as many conditions or previews as pictures, or see `Verifier.score`.
-        VerifierUnavailable: see `Verifier.score`.
-    """
-    if len(conditions) != len(pictures):
-        raise ValueError(f"{len(conditions)} conditions for {len(pictures)} pictures")
-    if previews is not None and len(previews) != len(pictures):
-        raise ValueError(f"{len(previews)} previews for {len(pictures)} pictures")
-    scores: list[float] = []
-    for start in range(0, len(pictures), batch):
-        part = slice(start, start + batch)
-        wanted = list(conditions[part])
-        pad = batch - len(wanted) if verifier.padded else 0
-        early = None if previews is None else _unit(previews[part], pad)
-        found = verifier.score(_unit(pictures[part], pad), wanted + wanted[:1] * pad, previews=early)
-        scores += found[: len(wanted)].tolist()
-    return scores
-
-
-def _unit(pictures: Tensor, pad: int) -> Tensor:
-    images = pictures.permute(0, 3, 1, 2).float() / 255
-    return torch.cat([images, images.new_zeros(pad, *images.shape[1:])])
 
 
 def check_images(images: Tensor, size: int | None = None, *, name: str = "images") -> None:

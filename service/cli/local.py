@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from workers.errors import SitsearchError
 from workers.images import encode_png
 from workers.jobs.schemas import GenerateRequest, SamplerChoice
 from workers.local import run_request
+from workers.machine import take_machine
 from workers.offers import METHODS
 from workers.search import ALGORITHMS
 from workers.search.defaults import class_index, with_sampler
@@ -57,7 +57,7 @@ def _search(
     name = request.search.algorithm
     stochastic = name in ALGORITHMS and ALGORITHMS[name].stochastic
     request = with_sampler(request, SamplerChoice(**card.sampler), METHODS.values(), stochastic=stochastic)
-    torch.set_num_threads(os.cpu_count() or 1)
+    take_machine()
     generator = load_generator(
         request.model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=getattr(torch, config.dtype)
     )

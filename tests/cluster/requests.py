@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from models.condition import Condition
 from workers.engine import Engine
 from workers.jobs.schemas import GenerateRequest, SamplerChoice
 from workers.local import Found, run_request
+from workers.machine import take_machine
 from workers.offers import METHODS
 from workers.search import ALGORITHMS
 from workers.search.defaults import with_sampler
@@ -31,7 +31,7 @@ def body(label: str = "Q", candidates: int = 6, **changes: Any) -> dict[str, Any
 
 def locally(request: dict[str, Any]) -> Found:
     """The same request in this process, with the settings of the service."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    take_machine()
     card = model_card("glyphs")
     asked = GenerateRequest.model_validate(request)
     stochastic = ALGORITHMS[asked.search.algorithm].stochastic

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from models.condition import Condition
-from models.verifiers.base import Verifier, score_pictures
+from models.verifiers.base import Verifier
 from models.verifiers.errors import BadOptions, VerifierUnavailable
 from models.verifiers.registry import build_verifier
 from models.verifiers.remote import RemoteScorer
+from models.verifiers.scoring import Scorer
 from models.verifiers.vlm_judge import VlmJudge
 from tests.models.verifiers.answers import judge_verdict, picture, remote_scores
 from tests.models.verifiers.server import Reply, serving
@@ -69,7 +70,7 @@ def test_no_padding_is_paid_for() -> None:
     with serving(judge_verdict) as server:
         judge = VlmJudge(base_url=server.url, model="tiny")
         pictures = torch.full((3, 4, 4, 3), 255, dtype=torch.uint8)
-        assert score_pictures(judge, pictures, asked(3), batch=8) == [1.0, 1.0, 1.0]
+        assert Scorer(judge, batch=8).score(pictures, asked(3)) == [1.0, 1.0, 1.0]
     assert len(server.bodies) == 3
 
 

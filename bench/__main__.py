@@ -57,7 +57,11 @@ def measure(part: str, setting: Setting, out: Path) -> Report:
     """Run one part, print what it found and write it down."""
     import torch
 
-    torch.set_num_threads(THREADS or os.cpu_count() or 1)
+    from workers.machine import take_machine
+
+    take_machine()
+    if THREADS:
+        torch.set_num_threads(THREADS)
     begin = time.monotonic()
     report: Report = importlib.import_module(f"bench.{PARTS[part]}").run(setting)
     seconds = time.monotonic() - begin

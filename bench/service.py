@@ -1,8 +1,9 @@
 """(d) The whole service over HTTP against the engine alone, and how soon an idle service answers.
 
-The service is `sitsearch serve` in processes of its own: gateway, Valkey, coordinator, sampler and verifier. The engine
-alone samples the same trajectories for as many jobs in this process, in turns with the service; it scores nothing and
-stores nothing, so that the ratio holds all that a service adds, the verifier's work included.
+The service is `sitsearch serve` in processes of its own: gateway, Valkey, coordinator, sampler and verifier. Clients
+keep eight jobs in flight, each submitting its next job once the one before has ended. The engine alone samples the same
+trajectories in this process, in turns with the service and with as many jobs in flight; it scores nothing and stores
+nothing, so that the ratio holds all that a service adds, the verifier's work included.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bench.common import Claim, Report, Setting, alternate, drain, glyphs, orders, quantile, ratios, spread
+from bench.common import Claim, Report, Setting, alternate, glyphs, orders, quantile, ratios, spread
 from loadtest.run import SERVE, running_service
 from service.client import Client
 from workers.engine import Engine
 
 START = 180.0
-JOBS, CANDIDATES, STEPS, ROUNDS = 8, 24, 12, 3
+JOBS, EACH, CANDIDATES, STEPS, ROUNDS = 8, 3, 32, 12, 3
 BATCH, PROBES = 64, 30
 BOUND, LATENCY_BOUND = 0.9, 0.1
 
@@ -29,7 +32,8 @@ BOUND, LATENCY_BOUND = 0.9, 0.1
 def run(setting: Setting) -> Report:
     """See the module."""
     report = Report("(d) the service over HTTP against the engine alone")
-    candidates, rounds, probes = setting.pick((CANDIDATES, ROUNDS, PROBES), (1, 1, 2))
+    each, candidates, rounds, probes = setting.pick((EACH, CANDIDATES, ROUNDS, PROBES), (1, 1, 1, 2))
+    work = JOBS * each * candidates * STEPS
     engine = Engine(glyphs(setting.device), batch=BATCH)
     os.environ["SITSEARCH_BATCH"] = str(BATCH)
     with tempfile.TemporaryDirectory(prefix="sitsearch-bench-") as folder:
@@ -39,13 +43,12 @@ def run(setting: Setting) -> Report:
             latencies = [_probe(client) for _ in range(probes)]
             found = alternate(
                 {
-                    "engine": _rate(candidates, lambda: _engine(engine, candidates)),
-                    "service": _rate(candidates, lambda: _service(client, candidates)),
+                    "engine": _rate(work, lambda: _engine(engine, each, candidates)),
+                    "service": _rate(work, lambda: _service(client, each, candidates)),
                 },
                 rounds,
             )
-            whole = [JOBS * candidates * STEPS / rate for rate in found["service"]]
-            alone = [JOBS * candidates * STEPS / rate for rate in found["engine"]]
+            whole, alone = ([work / rate for rate in found[name]] for name in ("service", "engine"))
     over = [a - b for a, b in zip(whole, alone, strict=True)]
     ratio = ratios(found["service"], found["engine"])
     report.rows.append(
@@ -54,8 +57,8 @@ def run(setting: Setting) -> Report:
             "engine NFE/s": spread(found["engine"]),
             "service NFE/s": spread(found["service"]),
             "ratio": spread(ratio),
-            "overhead, ms a candidate": spread([1000 * s / (JOBS * candidates) for s in over]),
-            "overhead, ms a job": spread([1000 * s / JOBS for s in over]),
+            "overhead, ms a candidate": spread([1000 * s * STEPS / work for s in over]),
+            "overhead, ms a job": spread([1000 * s / (JOBS * each) for s in over]),
         }
     )
     report.rows.append(
@@ -71,11 +74,11 @@ def run(setting: Setting) -> Report:
     return report
 
 
-def _rate(candidates: int, action: Callable[[], None]) -> Callable[[], float]:
+def _rate(work: int, action: Callable[[], None]) -> Callable[[], float]:
     def measure() -> float:
         begin = time.perf_counter()
         action()
-        return JOBS * candidates * STEPS / (time.perf_counter() - begin)
+        return work / (time.perf_counter() - begin)
 
     return measure
 
@@ -92,16 +95,23 @@ def _request(nfe: int, steps: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _engine(engine: Engine, candidates: int) -> None:
-    for job in range(JOBS):
-        engine.submit(str(job), orders(candidates, steps=STEPS, seed=job))
-    drain(engine)
+def _engine(engine: Engine, each: int, candidates: int) -> None:
+    jobs = [(str(seed), orders(candidates, steps=STEPS, seed=seed)) for seed in range(JOBS * each)]
+    waiting = iter(jobs)
+    for job in islice(waiting, JOBS):
+        engine.submit(*job)
+    while engine.busy:
+        for job in islice(waiting, len(engine.step())):
+            engine.submit(*job)
 
 
-def _service(client: Client, candidates: int) -> None:
-    jobs = [client.submit(_request(candidates * STEPS, STEPS, seed)) for seed in range(JOBS)]
-    for job in jobs:
-        client.wait(job)
+def _service(client: Client, each: int, candidates: int) -> None:
+    def one_after_the_other(first: int) -> None:
+        for seed in range(first, first + each):
+            client.wait(client.submit(_request(candidates * STEPS, STEPS, seed)))
+
+    with ThreadPoolExecutor(JOBS) as clients:
+        list(clients.map(one_after_the_other, range(0, JOBS * each, each)))
 
 
 def _probe(client: Client) -> float:

@@ -17,6 +17,7 @@ from workers.jobs.schemas import Status
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+    from redis.commands.core import AsyncScript
 
 # Each job id that is due leaves `expiry` (the first key after `from`) and the indexes that follow it.
 _PRUNE = """
@@ -253,8 +254,10 @@ class Scripts:
         self._registered: dict[str, Any] = {}
 
     async def _run(self, lua: str, keys: Sequence[str], args: Sequence[str | bytes | float]) -> list[Any]:
-        script = self._registered.setdefault(lua, self._redis.register_script(lua))
-        return cast(list[Any], await script(keys=list(keys), args=list(args)))
+        return cast(list[Any], await self._script(lua)(keys=list(keys), args=list(args)))
+
+    def _script(self, lua: str) -> AsyncScript:
+        return self._registered.setdefault(lua, self._redis.register_script(lua))
 
     async def submit(
         self,
@@ -289,10 +292,13 @@ class Scripts:
         reply = await self._run(_TAKE, keys, [job_id, GROUP, consumer, message, now])
         return (reply[0], reply[1]) if reply else None
 
-    async def renew(self, job_id: str, fence: int) -> bytes:
-        """Heartbeat; `ok`, `lost` or `canceled`."""
-        reply = await self._run(_RENEW, [self._keys.job(job_id), self._keys.queue], [fence, GROUP])
-        return cast(bytes, reply[0])
+    async def renew(self, held: Sequence[tuple[str, int]]) -> list[bytes]:
+        """Heartbeats of jobs, by id and fence, in one round trip; `ok`, `lost` or `canceled` each."""
+        script = self._script(_RENEW)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for job_id, fence in held:
+                await script(keys=[self._keys.job(job_id), self._keys.queue], args=[fence, GROUP], client=pipe)
+            return [reply[0] for reply in await pipe.execute()]
 
     async def append_round(
         self,

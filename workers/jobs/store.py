@@ -39,6 +39,8 @@ _BLOCK = 2.0
 #: Seconds after which a consumer that holds nothing is forgotten.
 _CONSUMER_IDLE = 3600.0
 _NO_ID = "0-0"
+#: Leases that are renewed in one round trip: others get their turn between two of them.
+_RENEWED = 500
 
 
 class JobStore(Board):
@@ -259,13 +261,14 @@ class JobStore(Board):
         return Claim(decode_job(fields), int(fields[b"fence"]), message, taken_over=status == b"running")
 
     @reachable
-    async def renew(self, claim: Claim) -> None:
-        """Heartbeat: the lease starts anew.
-
-        Raises:
-            LeaseLost, JobCanceled: the claim no longer holds.
-        """
-        _check(claim, await self._scripts.renew(claim.job.id, claim.fence))
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[LeaseLost | JobCanceled | None]:
+        """Heartbeat: the leases start anew; for each claim None, or why it no longer holds."""
+        refusals: list[LeaseLost | JobCanceled | None] = []
+        for first in range(0, len(claims), _RENEWED):
+            part = claims[first : first + _RENEWED]
+            outcomes = await self._scripts.renew([(claim.job.id, claim.fence) for claim in part])
+            refusals += [_refusal(claim, outcome) for claim, outcome in zip(part, outcomes, strict=True)]
+        return refusals
 
     @reachable
     async def rounds(self, job_id: str) -> Sequence[Round]:
@@ -414,9 +417,13 @@ class JobStore(Board):
         ]
 
 
-def _check(claim: Claim, outcome: bytes) -> None:
-    """Raise what a script's refusal means."""
+def _refusal(claim: Claim, outcome: bytes) -> LeaseLost | JobCanceled | None:
+    """What a script's refusal means."""
     if outcome == b"canceled":
-        raise JobCanceled(claim.job.id)
-    if outcome == b"lost":
-        raise LeaseLost(claim.job.id)
+        return JobCanceled(claim.job.id)
+    return LeaseLost(claim.job.id) if outcome == b"lost" else None
+
+
+def _check(claim: Claim, outcome: bytes) -> None:
+    if refusal := _refusal(claim, outcome):
+        raise refusal

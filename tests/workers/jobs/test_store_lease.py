@@ -65,12 +65,13 @@ async def test_a_silent_coordinator_loses_its_job_to_another(store: JobStore) ->
     assert second.job.progress == make_progress(1)
     assert await store.rounds(first.job.id) == [make_round(0)]
     for write in (
-        store.renew(first),
         log_round(store, first, 1),
         store.finish(first, status=Status.SUCCEEDED, result=make_result("0-0"), usage=Usage()),
     ):
         with pytest.raises(LeaseLost):
             await write
+    lost, held = await store.renew([first, second])
+    assert isinstance(lost, LeaseLost) and held is None
     await log_round(store, second, 1)
     assert len(await store.rounds(first.job.id)) == 2
 
@@ -79,7 +80,7 @@ async def test_a_renewed_lease_is_kept(store: JobStore) -> None:
     claim = await claimed(store, "a")
     for _ in range(5):
         await asyncio.sleep(0.1)
-        await store.renew(claim)
+        assert await store.renew([claim]) == [None]
         assert await store.claim("b", block=0) is None
 
 
@@ -96,8 +97,7 @@ async def test_many_live_leases_do_not_hide_a_lost_one(store: JobStore) -> None:
     live = [await claimed(store, "live") for _ in range(30)]
     deadline = time.monotonic() + 0.5
     while time.monotonic() < deadline:
-        for claim in live:
-            await store.renew(claim)
+        assert await store.renew(live) == [None] * len(live)
     taken = await store.claim("b", block=0)
     assert taken is not None and taken.job.id == lost.job.id
     assert await store.claim("b", block=0) is None
@@ -151,12 +151,12 @@ async def test_a_coordinator_learns_of_a_cancellation_at_its_next_write(store: J
     canceled = await store.cancel(claim.job.id)
     assert canceled is not None and canceled.status is Status.CANCELED
     for write in (
-        store.renew(claim),
         log_round(store, claim, 1),
         store.finish(claim, status=Status.SUCCEEDED, result=make_result("0-0"), usage=Usage()),
     ):
         with pytest.raises(JobCanceled):
             await write
+    assert [type(refusal) for refusal in await store.renew([claim])] == [JobCanceled]
     assert await store.get(claim.job.id) == canceled
     await asyncio.sleep(0.4)
     assert await store.claim("b", block=0.05) is None

@@ -35,6 +35,8 @@ WORKER_FIELDS = (
     "models",
     "verifiers",
     "sampler_replicas",
+    "sampler_max_replicas",
+    "sampler_queue",
     "sampler_gpus",
     "verifier_replicas",
     "verifier_gpus",
@@ -89,10 +91,11 @@ def serve_config(settings: Settings) -> dict[str, Any]:
 
     No HTTP proxy runs: the workers take jobs from Redis and call each other through deployment handles.
     """
+    scales = settings.most_samplers > settings.sampler_replicas  # as the application says; a number here would end that
+    fixed = None if scales else settings.sampler_replicas
     deployments = [_deployment("Coordinator", settings.coordinators, COORDINATOR_CPUS, 0)]
     deployments += [
-        _deployment(f"Sampler-{model}", settings.sampler_replicas, SAMPLER_CPUS, settings.sampler_gpus)
-        for model in settings.models
+        _deployment(f"Sampler-{model}", fixed, SAMPLER_CPUS, settings.sampler_gpus) for model in settings.models
     ]
     deployments += [
         _deployment(f"Verifier-{name}", settings.verifier_replicas, VERIFIER_CPUS, settings.verifier_gpus)
@@ -112,12 +115,9 @@ def serve_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _deployment(name: str, replicas: int, cpus: float, gpus: float) -> dict[str, Any]:
-    return {
-        "name": name,
-        "num_replicas": replicas,
-        "ray_actor_options": {"num_cpus": cpus, "num_gpus": gpus},
-    }
+def _deployment(name: str, replicas: int | None, cpus: float, gpus: float) -> dict[str, Any]:
+    size = {} if replicas is None else {"num_replicas": replicas}
+    return {"name": name, **size, "ray_actor_options": {"num_cpus": cpus, "num_gpus": gpus}}
 
 
 def patch(settings: Settings) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.config import HTTPOptions
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, HTTPOptions, RequestRouterConfig
 from ray.serve.schema import LoggingConfig
 
 from workers.coordinator import Coordinator
@@ -26,6 +26,8 @@ APP_NAME = "sitsearch"
 QUIET = LoggingConfig(enable_access_log=False)
 #: Calls in flight a replica; the engine batches them, so many more than Serve's default are welcome.
 SAMPLER_CALLS, VERIFIER_CALLS = 256, 16
+#: Seconds between two reports of a sampler whose pool scales.
+METRICS_INTERVAL = 1.0
 
 
 def build(args: dict[str, Any] | None = None) -> serve.Application:
@@ -36,8 +38,9 @@ def build(args: dict[str, Any] | None = None) -> serve.Application:
         model: serve.deployment(SamplerReplica)
         .options(
             name=f"Sampler-{model}",
-            num_replicas=config.sampler_replicas,
             max_ongoing_requests=SAMPLER_CALLS,
+            request_router_config=RequestRouterConfig(request_router_class="workers.routing:SlotRouter"),
+            **_pool_size(config),
             ray_actor_options={"num_cpus": 1, "num_gpus": config.sampler_gpus},
             logging_config=QUIET,
         )
@@ -69,6 +72,25 @@ def build(args: dict[str, Any] | None = None) -> serve.Application:
     )
 
 
+def _pool_size(config: Settings) -> dict[str, Any]:
+    """Serve's options for a sampler pool that is fixed, or grows with the work that is queued."""
+    if config.most_samplers == config.sampler_replicas:
+        return {"num_replicas": config.sampler_replicas}
+    policy = AutoscalingPolicy(
+        policy_function="workers.scaling:QueuedWork", policy_kwargs={"target": config.sampler_queue}
+    )
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=config.sampler_replicas,
+            max_replicas=config.most_samplers,
+            policy=policy,
+            metrics_interval_s=METRICS_INTERVAL,
+            look_back_period_s=config.sampler_queue,
+            upscale_delay_s=config.sampler_queue,
+        )
+    }
+
+
 def main() -> None:
     """Start a local Ray and the application in it, and run until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -76,7 +98,7 @@ def main() -> None:
     stop = threading.Event()
     # Ray counts logical CPUs: the pools share the real ones, and torch is given them all.
     pools = verifier_pools(config).values()
-    replicas = config.sampler_replicas * len(config.models) + sum(pool.replicas for pool in pools)
+    replicas = config.most_samplers * len(config.models) + sum(pool.replicas for pool in pools)
     ray.init(
         num_cpus=max(os.cpu_count() or 1, 2 + replicas + config.coordinators),
         include_dashboard=False,

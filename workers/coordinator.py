@@ -21,6 +21,7 @@ from ray.serve.handle import DeploymentHandle
 
 from models.condition import Condition
 from models.verifiers.errors import VerifierUnavailable
+from workers.affinity import Slots, key_of
 from workers.errors import SearchError
 from workers.images import decode_png, encode_png
 from workers.jobs.errors import JobCanceled, LeaseLost, StoreUnavailable
@@ -127,6 +128,10 @@ class Coordinator:
             )
         await self.store.publish_offer(self.offer)
         await self.store.publish_worker_metrics(self.name, self.counters | {"jobs_running": len(self._held)})
+        for model in self.offer.models:
+            warm_up = {"warm_up_seconds": model.warm_up_seconds, "warm_up_forwards": model.warm_up_forwards}
+            figures = {name: value for name, value in warm_up.items() if value is not None}
+            await self.store.publish_worker_metrics(f"sampler-{model.name}", figures)
 
     async def _describe(self, pools: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(await _all([handle.describe.remote() for handle in pools.values()]))
@@ -196,7 +201,7 @@ class Coordinator:
         job = claim.job
         run = start_run(job.request, self._method(job))
         run.replay(await self.store.rounds(job.id), job.extensions)
-        work = _Work(job, self._conditions(job), _Wasted(job))
+        work = _Work(job, self._conditions(job), _Wasted(job), Slots(self.settings.most_samplers))
         if run.rounds and job.request.condition.classes:
             await self._features_again(work, run)
         retaken = claim.taken_over
@@ -312,16 +317,25 @@ class Coordinator:
         job = work.job
         preview = any("preview" in self._verifier(name).needs for name in job.request.verifier.names)
         orders = orders_of(proposals, job.request.sampler, work.conditions, preview=preview)
-        share = max(1, -(-len(orders) // self.settings.sampler_replicas))
-        sampler = self.samplers[job.request.model]
-        parts = await _all([sampler.sample.remote(job.id, orders[i : i + share]) for i in range(0, len(orders), share)])
+        sampler, slots = self.samplers[job.request.model], work.slots.assign(orders)
+        parts = await _all(
+            [
+                sampler.options(multiplexed_model_id=key_of(job.id, slot)).sample.remote(
+                    job.id, [orders[place] for place in places]
+                )
+                for slot, places in slots.items()
+            ]
+        )
+        order = np.argsort([place for places in slots.values() for place in places])
+        nfe = [count for part in parts for count in part.nfe]
+        forwards = [count for part in parts for count in part.forwards]
         return Samples(
-            images=np.concatenate([part.images for part in parts]),
-            nfe=[count for part in parts for count in part.nfe],
-            forwards=[count for part in parts for count in part.forwards],
+            images=np.concatenate([part.images for part in parts])[order],
+            nfe=[nfe[i] for i in order],
+            forwards=[forwards[i] for i in order],
             nfe_again=sum(part.nfe_again for part in parts),
             forwards_again=sum(part.forwards_again for part in parts),
-            previews=np.concatenate([part.previews for part in parts if part.previews is not None])
+            previews=np.concatenate([part.previews for part in parts if part.previews is not None])[order]
             if preview
             else None,
         )
@@ -347,10 +361,10 @@ class Coordinator:
 
 
 class _Work:
-    """A job under way: what it asks for, what it wasted, and the set so far if its verifier judges sets."""
+    """A job under way: what it asks for, what it wasted, where its states are, and the set so far if it makes one."""
 
-    def __init__(self, job: Job, conditions: Sequence[Condition], wasted: _Wasted) -> None:
-        self.job, self.conditions, self.wasted = job, conditions, wasted
+    def __init__(self, job: Job, conditions: Sequence[Condition], wasted: _Wasted, slots: Slots) -> None:
+        self.job, self.conditions, self.wasted, self.slots = job, conditions, wasted, slots
         self.chosen: np.ndarray | None = None
         self.features: dict[str, np.ndarray] = {}
 

@@ -100,6 +100,7 @@ class Engine:
     Attributes:
         nfe, forwards: evaluations and network rows so far, padding and warm-up not counted.
         steps: forwards of the network so far.
+        warm_up_forwards: network rows of warm-up, and of trying out sizes.
         latents: the states midway that are at hand.
         live: bytes of the states under way.
 
@@ -137,7 +138,7 @@ class Engine:
         self._decoding: deque[tuple[Cohort, Future[list[Sample]]]] = deque()
         self._queued: deque[torch.cuda.Event] = deque()
         self._next_ticket = 0
-        self.nfe = self.forwards = self.steps = 0
+        self.nfe = self.forwards = self.steps = self.warm_up_forwards = 0
 
     @property
     def busy(self) -> bool:
@@ -302,6 +303,7 @@ class Engine:
 
     def _probe(self, first: int, size: int) -> Tensor:
         """`BatchSizes`' rows: random states at random times, without condition."""
+        self.warm_up_forwards += size
         random, device = torch.Generator().manual_seed(PROBE_SEED), self.generator.device
         x, t = (
             torch.randn(self.batch, *self.generator.shape, generator=random),
@@ -311,6 +313,7 @@ class Engine:
         return self.generator.evaluate(x[part].to(device), t[part].to(device), self.generator.unconditional(size))
 
     def _blank(self, rows: int) -> Tensor:
+        self.warm_up_forwards += rows
         device, shape = self.generator.device, self.generator.shape
         t = torch.full((rows,), 0.5, device=device)
         return self.generator.evaluate(torch.zeros(rows, *shape, device=device), t, self.generator.unconditional(rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from workers.engine import Done, Engine, buckets
 from workers.jobs.schemas import ModelOffer, SamplerChoice
 from workers.machine import take_machine
 from workers.offers import METHODS
+from workers.scaling import QUEUED_SECONDS
+from workers.search.sampling import Sampling
 from workers.settings import Settings
 from workers.trajectory import Order
 
@@ -67,9 +70,12 @@ class SamplerReplica:
             buckets=buckets(config.batch) if config.compile else None,
             latent_bytes=config.latent_mb * 2**20,
         )
+        begin = time.monotonic()
         self._rows_per_second = self._engine.measure()
+        self._warm_up = time.monotonic() - begin
         self._inbox: list[Callable[[], None]] = []
         self._wake = threading.Condition()
+        self._queued = 0  # network rows that were ordered and are not answered for yet, as planned
         self._waiting: dict[int, Callable[[Done], None]] = {}
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
@@ -89,12 +95,18 @@ class SamplerReplica:
             license=card.license,
             template=card.template,
             forwards_per_second=round(self._rows_per_second, 1),
+            warm_up_seconds=round(self._warm_up, 3),
+            warm_up_forwards=self._engine.warm_up_forwards,
         )
 
     def check_health(self) -> None:
         """Called by Serve; a replica whose engine thread died is replaced."""
         if not self._thread.is_alive():
             raise RuntimeError("the engine thread has died")
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve where the pool scales; see `workers.scaling`."""
+        return {QUEUED_SECONDS: self._queued / self._rows_per_second}
 
     async def sample(self, job: str, orders: Sequence[Order]) -> Samples:
         """Make `orders`.
@@ -130,12 +142,16 @@ class SamplerReplica:
                 self._engine.cancel(ticket)
                 self._waiting.pop(ticket, None)
 
+        planned = sum(planned_rows(order) for order in orders)
+        self._queued += planned
         self._post(submit)
         try:
             done = await answer
         except asyncio.CancelledError:
             self._post(cancel)
             raise
+        finally:
+            self._queued -= planned
         return Samples(
             images=np.stack([sample.image.numpy() for sample in done.samples]),
             nfe=[sample.nfe for sample in done.samples],
@@ -166,3 +182,11 @@ class SamplerReplica:
         except Exception:
             log.exception("the engine thread died")
             raise
+
+
+def planned_rows(order: Order) -> int:
+    """Network rows that an order is expected to take; the most, if its method is adaptive. 0 for an unknown method."""
+    if order.sampler.method not in METHODS:
+        return 0
+    sampling = Sampling(method=METHODS[order.sampler.method], choice=order.sampler)
+    return order.sampler.rows * sampling.cost(order.recipe, order.known, evaluated=order.evaluated)

@@ -36,6 +36,12 @@ class Settings(BaseSettings):
         None, description="TOML file with a table for each verifier: `replicas`, `batch`, `gpus`, `cpus`"
     )
     sampler_replicas: int = Field(1, ge=1, description="sampler replicas a model")
+    sampler_max_replicas: int | None = Field(
+        None,
+        ge=1,
+        description="sampler replicas a model that queued work may bring the pool to; none keeps it as it is",
+    )
+    sampler_queue: float = Field(10, gt=0, description="seconds of queued work a sampler replica before the pool grows")
     sampler_gpus: float = Field(0, ge=0, description="GPUs of one sampler replica")
     verifier_replicas: int = Field(1, ge=1, description="replicas a verifier")
     verifier_gpus: float = Field(0, ge=0, description="GPUs of one verifier replica")
@@ -48,6 +54,11 @@ class Settings(BaseSettings):
     deterministic: bool = Field(True, description="fixed batch shapes: a row's result never depends on its neighbours")
     lease: float = Field(15, gt=0, description="how long a silent coordinator keeps a job before another takes it")
     offer_ttl: float = Field(15, gt=0, description="how long what the workers offer is believed without renewal")
+
+    @property
+    def most_samplers(self) -> int:
+        """Sampler replicas a model, at most."""
+        return max(self.sampler_replicas, self.sampler_max_replicas or 0)
 
 
 @lru_cache

@@ -90,3 +90,14 @@ def test_the_deployments_are_those_that_the_application_builds(env: Path) -> Non
     built = build_app(workers_app.build(config["args"]), name=config["name"])
     assert {d.name for d in built.deployments} == {d["name"] for d in config["deployments"]}
     assert config["import_path"] == f"{workers_app.__name__}:{workers_app.build.__name__}"
+
+
+def test_a_pool_that_scales_is_left_to_the_application(env: Path) -> None:
+    env.write_text("SITSEARCH_SAMPLER_REPLICAS=2\nSITSEARCH_SAMPLER_MAX_REPLICAS=8\n")
+    config = generate.serve_config(generate.load([env]))["applications"][0]
+    (sampler,) = [d for d in config["deployments"] if d["name"] == "Sampler-glyphs"]
+    assert "num_replicas" not in sampler
+    built = build_app(workers_app.build(config["args"]), name=config["name"])
+    (deployment,) = [d for d in built.deployments if d.name == "Sampler-glyphs"]
+    scaling = deployment._deployment_config.autoscaling_config
+    assert scaling is not None and (scaling.min_replicas, scaling.max_replicas) == (2, 8)

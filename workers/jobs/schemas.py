@@ -333,7 +333,8 @@ class SamplerOffer(Schema):
 class ModelOffer(Schema):
     """A model that can be sampled here; `template` makes a text of a class name, for verifiers that read text.
 
-    `forwards_per_second` was measured when the sampler came up: full batches, of one replica.
+    `forwards_per_second` was measured when the sampler came up: full batches, of one replica. That warm-up took
+    `warm_up_seconds`, compilation included, and `warm_up_forwards` rows, which are counted nowhere else.
     """
 
     name: str
@@ -347,6 +348,8 @@ class ModelOffer(Schema):
     license: str
     template: str | None = None
     forwards_per_second: float | None = None
+    warm_up_seconds: float | None = None
+    warm_up_forwards: int | None = None
 
 
 class VerifierOffer(Schema):

@@ -26,6 +26,8 @@ APP_NAME = "sitsearch"
 QUIET = LoggingConfig(enable_access_log=False)
 #: Calls in flight a replica; the engine batches them, so many more than Serve's default are welcome.
 SAMPLER_CALLS, VERIFIER_CALLS = 256, 16
+#: Seconds between two rounds of Serve's controller on one machine, whose cores it shares; Serve's own default is 0.1.
+CONTROL_LOOP = "0.5"
 #: Seconds between two reports of a sampler whose pool scales.
 METRICS_INTERVAL = 1.0
 
@@ -95,6 +97,7 @@ def main() -> None:
     """Start a local Ray and the application in it, and run until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = settings()
+    os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", CONTROL_LOOP)
     stop = threading.Event()
     # Ray counts logical CPUs: the pools share the real ones, and torch is given them all.
     pools = verifier_pools(config).values()

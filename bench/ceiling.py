@@ -1,4 +1,7 @@
-"""(a) The engine's NFE/s against the bare network's at its best batch size, for an offered batch of 1 to 256."""
+"""(a) The engine's NFE/s against the bare network's at its best batch size, for an offered batch of 1 to 256.
+
+Beside it, the same engine in deterministic mode: what reproducible results cost.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,25 @@ def run(setting: Setting) -> Report:
         generator = _model(name, setting)
         bare = {size: _bare(setting, generator, size) for size in offered}
         best = max(bare, key=lambda size: bare[size])
+        engine = Engine(generator, batch=max(2, best), deterministic=False)
+        deterministic = Engine(generator, batch=max(2, best))
+        deterministic.measure()
         for count in offered:
-            cpu: dict[str, list[float]] = {"bare": [], "engine": []}
+            cpu: dict[str, list[float]] = {"bare": [], "engine": [], "deterministic": []}
             found = alternate(
                 {
                     "bare": partial(
                         _timed, cpu["bare"], setting, partial(_forwards, generator, best, steps), best * steps
                     ),
                     "engine": partial(
-                        _timed, cpu["engine"], setting, partial(_engine, generator, best, count, steps), count * steps
+                        _timed, cpu["engine"], setting, partial(_engine, engine, count, steps), count * steps
+                    ),
+                    "deterministic": partial(
+                        _timed,
+                        cpu["deterministic"],
+                        setting,
+                        partial(_engine, deterministic, count, steps),
+                        count * steps,
                     ),
                 },
                 rounds,
@@ -48,6 +61,7 @@ def run(setting: Setting) -> Report:
                 "engine NFE/s": spread(found["engine"]),
                 "ratio": spread(ratio),
                 "ratio of CPU time": spread(per_cpu),
+                "deterministic / engine": spread(ratios(found["deterministic"], found["engine"])),
             }
             report.rows.append(row)
             if count == max(offered):
@@ -77,8 +91,7 @@ def _bare(setting: Setting, generator: SiTGenerator, size: int) -> float:
     return max(_timed([], setting, partial(_forwards, generator, size, 2), 2 * size) for _ in range(2))
 
 
-def _engine(generator: SiTGenerator, batch: int, count: int, steps: int) -> None:
-    engine = Engine(generator, batch=max(2, batch), deterministic=False)
+def _engine(engine: Engine, count: int, steps: int) -> None:
     engine.submit("job", orders(count, steps=steps))
     drain(engine)
 

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     latent_mb: int = Field(1024, ge=0, description="memory of one sampler replica for states midway, in MiB")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="precision of the network's weights")
     compile: bool = Field(False, description="compile the network with torch.compile at start")
-    deterministic: bool = Field(True, description="fixed batch shapes: a row's result never depends on its neighbours")
+    deterministic: bool = Field(True, description="pad forwards so that a result never depends on what else is sampled")
     lease: float = Field(15, gt=0, description="how long a silent coordinator keeps a job before another takes it")
     offer_ttl: float = Field(15, gt=0, description="how long what the workers offer is believed without renewal")
 

@@ -97,6 +97,12 @@ def test_a_coordinator_killed_in_mid_job_costs_nothing_but_time(service: Service
     assert disturbed["usage"]["nfe_wasted"] > 0
 
 
+def test_warm_up_is_reported_apart_from_what_jobs_cost(service: Service) -> None:
+    figures = dict(re.findall(r'(sitsearch_worker_warm_up_\w+)\{worker="sampler-glyphs"\} (\S+)', metrics(service)))
+    assert float(figures["sitsearch_worker_warm_up_forwards"]) > 32
+    assert float(figures["sitsearch_worker_warm_up_seconds"]) > 0
+
+
 def test_a_gateway_killed_loses_no_job(service: Service, client: Client) -> None:
     job = client.submit(body(candidates=256, seed=6))
     (pid,) = [p for p in service.descendants() if b"service.gateway" in Path(f"/proc/{p}/cmdline").read_bytes()]

@@ -172,6 +172,22 @@ def test_warming_up_visits_every_size_and_is_nobodys_evaluation(
     engine = Engine(tiny, batch=32, deterministic=False, buckets=buckets(32))
     assert engine.measure() > 0
     assert set(sizes) == {*buckets(32)} and (engine.nfe, engine.forwards, engine.steps) == (0, 0, 0)
+    assert engine.warm_up_forwards == sum(sizes)
+
+
+def test_sizes_that_would_change_a_result_are_not_used(tiny: SiTGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, evaluate = [], tiny.evaluate
+
+    def another_kernel(x: torch.Tensor, t: torch.Tensor, rows: Any) -> torch.Tensor:
+        sizes.append(len(x))
+        return evaluate(x, t, rows) * (1 + 1e-6 * (len(x) in (3, 4)))
+
+    monkeypatch.setattr(tiny, "evaluate", another_kernel)
+    engine = Engine(tiny, batch=8)
+    engine.measure()
+    sizes.clear()
+    sample_all(engine, orders(3, guidance=1.0, method="euler", steps=2))
+    assert len(sizes) == 2 and set(sizes) <= {6, 8}  # as far as 6 is all right on this processor
 
 
 def test_a_recipe_that_cannot_be_carried_out_fails_alone(tiny: SiTGenerator) -> None:

@@ -82,7 +82,7 @@ def test_a_canceled_job_stops_and_stays_canceled(client: Client) -> None:
 
 
 def test_a_coordinator_killed_in_mid_job_costs_nothing_but_time(service: Service, client: Client) -> None:
-    request = body(candidates=256, seed=5)
+    request = body(candidates=128, seed=5)
     undisturbed = client.wait(client.submit(request))
     job = client.submit(request)
     while client.refresh(job)["progress"]["round"] < 3:
@@ -104,7 +104,7 @@ def test_warm_up_is_reported_apart_from_what_jobs_cost(service: Service) -> None
 
 
 def test_a_gateway_killed_loses_no_job(service: Service, client: Client) -> None:
-    job = client.submit(body(candidates=256, seed=6))
+    job = client.submit(body(candidates=128, seed=6))
     (pid,) = [p for p in service.descendants() if b"service.gateway" in Path(f"/proc/{p}/cmdline").read_bytes()]
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 30

@@ -34,6 +34,8 @@ from workers.trajectory import Order
 IN_FLIGHT = (10, 1000, 10_000)
 #: Seconds for which rounds are counted, at least.
 WINDOW = 6.0
+#: Longer than a turn of all jobs takes: one coordinator's event loop serves them in turn, and its leases too.
+LEASE = 120.0
 #: Jobs that are run to their end.
 JOBS = 2000
 NEIGHBORS, STEPS, ROUNDS = 4, 8, 1000
@@ -130,6 +132,8 @@ async def _submit(valkey: EmbeddedValkey, jobs: int, *, rounds: int, prefix: str
         key_prefix=prefix,
         jobs_per_coordinator=in_flight,
         max_queued=jobs + 1,
+        lease=LEASE,
+        offer_ttl=LEASE,
     )
     store = JobStore.from_url(valkey.url, settings)
     for _ in range(jobs):

@@ -5,9 +5,9 @@ scheduling takes; a forward's own time is looked up in a table that was measured
 hundreds of requests can be replayed. Time is that of the clock so advanced.
 
 Request-level batching takes what waits, in order, up to the rows of a forward, runs it until its last request ends, and
-answers all of it then (`@serve.batch`). It may mix steps and guidance, which few such servers do. Two ways to count a
-forward: padded to the full batch (the service's default: fixed shapes, as compiled networks, CUDA graphs and
-reproducible images need them), or at the size that it has.
+answers all of it then (`@serve.batch`). It may mix steps and guidance, which few such servers do. Three ways to count a
+forward: padded to the full batch (one compiled shape or CUDA graph, or a device that a small forward does not fill), to
+the next of a dozen sizes (the service's default, for reproducible images), or at the size that it has.
 """
 
 from __future__ import annotations
@@ -21,13 +21,20 @@ from dataclasses import dataclass
 import torch
 
 from bench.common import Claim, Instant, Report, Setting, glyphs, orders, quantile, spread
+from models.batch_sizes import halves
 from models.generator import SiTGenerator
 from workers.engine import Engine
 from workers.trajectory import Order
 
 BATCH = 32
 STEPS, IMAGES = (8, 16, 32, 64), (1, 2, 4, 8)
-LOADS, REQUESTS, REPEATS = {True: (0.5, 0.8, 1.0, 1.2), False: (0.8, 1.0)}, 120, 3
+REQUESTS, REPEATS = 120, 3
+#: The sizes of forwards, and the loads that are measured with them.
+FORWARDS: dict[str, tuple[tuple[int, ...] | None, tuple[float, ...]]] = {
+    "full": ((BATCH,), (0.5, 0.8, 1.0, 1.2)),
+    "a dozen sizes": (halves(BATCH), (0.5, 0.8, 1.0, 1.2)),
+    "as they are": (None, (0.8, 1.0)),
+}
 #: A request is in time when it took at most so many times as long as alone on an idle device.
 PATIENCE = 5.0
 BOUND = 1.5
@@ -75,26 +82,21 @@ def run(setting: Setting) -> Report:
     generator = glyphs(setting.device)
     costs = Costs(generator, setting.pick((1, 2, 4, 8, 16, 24, 32), (1, BATCH)), setting.pick(5, 1))
     count, repeats = setting.pick((REQUESTS, REPEATS), (12, 1))
-    for padded in (True, False):
-        for load in setting.pick(LOADS[padded], (JUDGED,)):
+    for forwards, (sizes, loads) in FORWARDS.items():
+        for load in setting.pick(loads, (JUDGED,)):
             outcomes: dict[str, list[dict[str, float]]] = {}
             for repeat in range(repeats):
                 requests = _arrivals(load * BATCH / costs(BATCH), count, seed=repeat)
                 for name, serve in POLICIES.items():
-                    latencies, end = serve(generator, requests, costs, padded)
-                    outcomes.setdefault(name, []).append(_judge(requests, latencies, end, costs, padded))
+                    latencies, end = serve(generator, requests, costs, sizes)
+                    outcomes.setdefault(name, []).append(_judge(requests, latencies, end, costs, sizes))
             for name, found in outcomes.items():
                 figures = {key: spread([one[key] for one in found]) for key in found[0]}
-                forwards = "padded" if padded else "as they are"
                 report.rows.append({"forwards": forwards, "load": load, "batching": name} | figures)
-            if padded and load == JUDGED:
+            if load == JUDGED:
                 pairs = list(zip(outcomes["step-level"], outcomes["request-level"], strict=True))
-                at = f"(c) step-level / request-level at load {load:g}, padded"
-                for what, bound, least in (
-                    ("goodput NFE/s", BOUND, True),
-                    ("throughput NFE/s", BOUND, True),
-                    ("p95 s", 1.0, False),
-                ):
+                at = f"(c) step-level / request-level at load {load:g}, forwards {forwards}"
+                for what, bound, least in (("goodput NFE/s", BOUND, True), ("p95 s", 1.0, False)):
                     ratio = spread([a[what] / max(b[what], 1e-9) for a, b in pairs])["median"]
                     report.claims.append(Claim(f"{at}: {what}", ratio, bound, least))
     return report
@@ -115,9 +117,9 @@ def _arrivals(rows_per_second: float, count: int, *, seed: int) -> list[Request]
 class _Clock:
     """An engine whose forwards take the time that the table says."""
 
-    def __init__(self, generator: SiTGenerator, costs: Costs, padded: bool) -> None:
+    def __init__(self, generator: SiTGenerator, costs: Costs, sizes: Sizes) -> None:
         self._instant, self._costs = Instant(generator), costs
-        self.engine = Engine(self._instant, batch=BATCH, deterministic=padded, latent_bytes=0)
+        self.engine = Engine(self._instant, batch=BATCH, deterministic=False, buckets=sizes, latent_bytes=0)
         self.now = 0.0
 
     def step(self) -> Iterator[int]:
@@ -131,11 +133,12 @@ class _Clock:
 
 
 Served = tuple[list[float], float]
+Sizes = tuple[int, ...] | None
 
 
-def _step_level(generator: SiTGenerator, requests: Sequence[Request], costs: Costs, padded: bool) -> Served:
+def _step_level(generator: SiTGenerator, requests: Sequence[Request], costs: Costs, sizes: Sizes) -> Served:
     """Every request joins at the next forward, and is answered when it ends."""
-    clock, waiting, tickets = _Clock(generator, costs, padded), deque(enumerate(requests)), dict[int, int]()
+    clock, waiting, tickets = _Clock(generator, costs, sizes), deque(enumerate(requests)), dict[int, int]()
     latencies = [0.0] * len(requests)
     while waiting or clock.engine.busy:
         while waiting and waiting[0][1].at <= clock.now:
@@ -150,11 +153,11 @@ def _step_level(generator: SiTGenerator, requests: Sequence[Request], costs: Cos
     return latencies, clock.now
 
 
-def _in_batches(most: int) -> Callable[[SiTGenerator, Sequence[Request], Costs, bool], Served]:
+def _in_batches(most: int) -> Callable[[SiTGenerator, Sequence[Request], Costs, Sizes], Served]:
     """What waits is run together, `most` requests at most, until the last of them ends."""
 
-    def serve(generator: SiTGenerator, requests: Sequence[Request], costs: Costs, padded: bool) -> Served:
-        clock, waiting = _Clock(generator, costs, padded), deque(enumerate(requests))
+    def serve(generator: SiTGenerator, requests: Sequence[Request], costs: Costs, sizes: Sizes) -> Served:
+        clock, waiting = _Clock(generator, costs, sizes), deque(enumerate(requests))
         latencies = [0.0] * len(requests)
         while waiting:
             clock.now = max(clock.now, waiting[0][1].at)
@@ -183,11 +186,11 @@ POLICIES = {
 
 
 def _judge(
-    requests: Sequence[Request], latencies: Sequence[float], end: float, costs: Costs, padded: bool
+    requests: Sequence[Request], latencies: Sequence[float], end: float, costs: Costs, sizes: Sizes
 ) -> dict[str, float]:
     in_time = 0
     for request, latency in zip(requests, latencies, strict=True):
-        alone = request.steps * costs(BATCH if padded else request.rows)
+        alone = request.steps * costs(next((size for size in sizes or () if size >= request.rows), request.rows))
         in_time += request.steps * request.rows * (latency <= PATIENCE * alone)
     whole = sum(request.steps * request.rows for request in requests)
     return {

@@ -53,9 +53,9 @@ def _static(axis: Axes, rows: list[dict[str, Any]]) -> None:
 
 
 def _mixed(axis: Axes, rows: list[dict[str, Any]]) -> None:
-    padded = [row for row in rows if row["forwards"] == "padded"]
-    for name in dict.fromkeys(row["batching"] for row in padded):
-        own = [row for row in padded if row["batching"] == name]
+    full = [row for row in rows if row["forwards"] == "full"]
+    for name in dict.fromkeys(row["batching"] for row in full):
+        own = [row for row in full if row["batching"] == name]
         _line(axis, [row["load"] for row in own], [row["goodput NFE/s"] for row in own], name)
     axis.set(xlabel="offered load / capacity", ylabel="goodput, NFE/s", title="(c)")
     axis.legend()

@@ -79,7 +79,7 @@ class _Sampler:
             forwards_per_second=1.0,
         )
 
-    async def _sample(self, job: str, orders: Sequence[Order]) -> Samples:
+    async def _sample(self, job: str, orders: Sequence[Order], priority: float) -> Samples:
         self.waiting += 1
         await self.gate.wait()
         self.answered += 1

@@ -103,6 +103,7 @@ def main() -> None:
     pools = verifier_pools(config).values()
     replicas = config.most_samplers * len(config.models) + sum(pool.replicas for pool in pools)
     ray.init(
+        address="local",  # never a Ray that someone else runs here, or whose address was left behind
         num_cpus=max(os.cpu_count() or 1, 2 + replicas + config.coordinators),
         include_dashboard=False,
         log_to_driver=False,

@@ -321,7 +321,7 @@ class Coordinator:
         parts = await _all(
             [
                 sampler.options(multiplexed_model_id=key_of(job.id, slot)).sample.remote(
-                    job.id, [orders[place] for place in places]
+                    job.id, [orders[place] for place in places], job.request.priority
                 )
                 for slot, places in slots.items()
             ]

@@ -27,9 +27,11 @@ from models.generator import Generator
 from workers.cohort import Cohort
 from workers.latents import Latents
 from workers.scheduler import Scheduler
-from workers.trajectory import Order, Sample, outline
+from workers.trajectory import Order, Sample, outline, planned_rows
 
 LATENT_BYTES = 2**30
+#: A cohort takes at most this fraction of a forward, so that several fit in one.
+COHORTS = 4
 #: States under way may take this part of the memory that is free when the engine starts.
 LIVE_SHARE = 4
 #: Forwards that are timed at the start.
@@ -149,9 +151,9 @@ class Engine:
         """Queue orders of a job; they join at the next step.
 
         Args:
-            job: whose they are; jobs share the device fairly.
+            job: whose they are; jobs share the device fairly, see `workers.scheduler`.
             orders: what to make.
-            priority: the job's share in relation to other jobs', see `Scheduler.add`.
+            priority: the job's share in relation to other jobs', see `Scheduler.submit`.
 
         Returns:
             The ticket under which `step` reports them done, all at once.
@@ -168,12 +170,12 @@ class Engine:
             alike.setdefault(outline(order), []).append(index)
         cohorts = []
         for indices in alike.values():
-            size = max(1, self._scheduler.quantum // orders[indices[0]].sampler.rows)
+            size = max(1, self.batch // COHORTS // orders[indices[0]].sampler.rows)
             for first in range(0, len(indices), size):
                 part = indices[first : first + size]
                 cohorts.append(self._cohort(job, part, [orders[i] for i in part]))
-        for cohort in cohorts:
-            self._scheduler.add(cohort, priority=priority)
+        work = sum(len(indices) * planned_rows(orders[indices[0]]) for indices in alike.values())
+        self._scheduler.submit(job, cohorts, work=work, priority=priority)
         self._submissions[self._next_ticket] = _Submission([None] * len(orders), set(cohorts))
         self._next_ticket += 1
         return self._next_ticket - 1
@@ -251,7 +253,7 @@ class Engine:
         for other in parted:
             self._hold(other)
             self._submissions[cohort.ticket].cohorts.add(other)
-            self._scheduler.add(other, begun=True)
+            self._scheduler.join(other)
             if other.done:
                 self._finish(other)
 

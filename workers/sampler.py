@@ -19,9 +19,8 @@ from workers.jobs.schemas import ModelOffer, SamplerChoice
 from workers.machine import take_machine
 from workers.offers import METHODS
 from workers.scaling import QUEUED_SECONDS
-from workers.search.sampling import Sampling
 from workers.settings import Settings
-from workers.trajectory import Order
+from workers.trajectory import Order, planned_rows
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +107,8 @@ class SamplerReplica:
         """Called by Serve where the pool scales; see `workers.scaling`."""
         return {QUEUED_SECONDS: self._queued / self._rows_per_second}
 
-    async def sample(self, job: str, orders: Sequence[Order]) -> Samples:
-        """Make `orders`.
+    async def sample(self, job: str, orders: Sequence[Order], priority: float = 1.0) -> Samples:
+        """Make `orders`; `priority` as in `GenerateRequest`.
 
         Cancelling the call drops what is not sampled yet.
 
@@ -125,7 +124,7 @@ class SamplerReplica:
 
         def submit() -> None:
             try:
-                tickets.append(self._engine.submit(job, orders))
+                tickets.append(self._engine.submit(job, orders, priority=priority))
             except ValueError as error:
                 settle(answer.set_exception, error)
             else:
@@ -182,11 +181,3 @@ class SamplerReplica:
         except Exception:
             log.exception("the engine thread died")
             raise
-
-
-def planned_rows(order: Order) -> int:
-    """Network rows that an order is expected to take; the most, if its method is adaptive. 0 for an unknown method."""
-    if order.sampler.method not in METHODS:
-        return 0
-    sampling = Sampling(method=METHODS[order.sampler.method], choice=order.sampler)
-    return order.sampler.rows * sampling.cost(order.recipe, order.known, evaluated=order.evaluated)

@@ -19,6 +19,8 @@ from models.samplers.registry import method_named
 from workers.jobs.recipe import Blend, Integrate, Neighbor, Op, Recipe, Renoise
 from workers.jobs.schemas import SamplerChoice
 from workers.latents import Latents, Node
+from workers.offers import METHODS
+from workers.search.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,14 @@ def outline(order: Order) -> tuple[object, ...]:
 def program(order: Order, start: Start) -> tuple[object, ...]:
     """What orders of one outline must have in common to move in lockstep from where they begin."""
     return (start.position, start.t, start.node.prediction is not None)
+
+
+def planned_rows(order: Order) -> int:
+    """Network rows that an order is expected to take; the most, if its method is adaptive. 0 for an unknown method."""
+    if order.sampler.method not in METHODS:
+        return 0
+    sampling = Sampling(method=METHODS[order.sampler.method], choice=order.sampler)
+    return order.sampler.rows * sampling.cost(order.recipe, order.known, evaluated=order.evaluated)
 
 
 def _shape(ops: Sequence[Op]) -> tuple[object, ...]:

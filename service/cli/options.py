@@ -36,6 +36,7 @@ def request_of(
     patience: Annotated[int | None, typer.Option(help="end after so many NFE without a better candidate")] = None,
     num_images: Annotated[int, typer.Option(help="how many of the best to keep")] = 1,
     seed: Annotated[int, typer.Option(help="seed of every random draw")] = 0,
+    priority: Annotated[float, typer.Option(help="share of the samplers in relation to other jobs', 0.1 to 10")] = 1.0,
 ) -> dict[str, Any]:
     """The body of `POST /generate`."""
     sampling = {"method": method, "steps": steps, "guidance": guidance, "final_steps": final_steps}
@@ -51,6 +52,7 @@ def request_of(
         "search": {"algorithm": search} | dict(_option(text) for text in option or ()),
         "sampler": _given(sampling) | dict(_option(text) for text in sampler or ()),
         "stop": _given({"score": target, "patience_nfe": patience}),
+        "priority": priority,
     }
 
 

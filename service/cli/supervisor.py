@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ from workers.settings import Settings
 START_TIMEOUT = 180.0
 STOP_TIMEOUT = 30.0
 RESTART_PAUSE = 1.0
+#: Lines of a child's log that are shown when it ends while starting.
+LAST_WORDS = 30
 
 
 class StartError(RuntimeError):
@@ -75,6 +78,11 @@ class Child:
     def alive(self) -> bool:
         """It is running."""
         return self.process is not None and self.process.poll() is None
+
+    def last_words(self) -> str:
+        """The end of its log, indented."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return textwrap.indent("\n".join(lines[-LAST_WORDS:]), "  ")
 
     def stop(self) -> None:
         """SIGTERM, and after `STOP_TIMEOUT` SIGKILL to all that it started."""
@@ -156,6 +164,8 @@ def _await_ready(url: str, children: list[Child], stop: threading.Event) -> None
         while not stop.wait(0.2) and not client.ready():
             for child in children:
                 if not child.alive:
-                    raise StartError(f"{child.name} ended while starting; its log is {child.log}")
+                    raise StartError(
+                        f"{child.name} ended while starting; its log, {child.log}, ends:\n{child.last_words()}"
+                    )
             if time.monotonic() > deadline:
                 raise StartError(f"not ready after {START_TIMEOUT:.0f} s; the logs are in {children[0].log.parent}")

@@ -93,6 +93,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, cards: Path) -> Iterator[S
     running = start_service(
         tmp_path_factory.mktemp("service"),
         SITSEARCH_CARDS_DIR=str(cards),
+        RAY_ADDRESS="127.0.0.1:1",  # of a Ray that is none of the service's business
         SITSEARCH_MODELS='["glyphs", "tiny-sd3"]',
         SITSEARCH_VERIFIERS='["classifier", "auditor", "fid", "contrast", "similarity"]',
     )

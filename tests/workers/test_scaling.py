@@ -11,9 +11,8 @@ from models.condition import Condition
 from tests.cluster.requests import body
 from workers.jobs.recipe import Integrate, Recipe
 from workers.jobs.schemas import GenerateRequest, SamplerChoice
-from workers.sampler import planned_rows
 from workers.scaling import QUEUED_SECONDS, QueuedWork, replicas_for
-from workers.trajectory import Order
+from workers.trajectory import Order, planned_rows
 
 
 @pytest.mark.parametrize(("seconds", "replicas"), [(0, 1), (9.9, 1), (10, 1), (10.1, 2), (95, 10)])

@@ -3,77 +3,122 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.scheduler import Scheduler
+from workers.scheduler import EvenShares, Scheduler
+
+TICKETS = count()
 
 
 @dataclass(eq=False)
 class Cohort:
-    job: str
+    ticket: int
     rows: int
     left: int = 1
+
+
+def submit(
+    scheduler: Scheduler[Cohort], job: str, *cohorts: tuple[int, int], priority: float | None = None
+) -> list[Cohort]:
+    """Queue cohorts of so many rows and evaluations as one submission."""
+    ticket = next(TICKETS)
+    made = [Cohort(ticket, rows, left) for rows, left in cohorts]
+    scheduler.submit(job, made, work=sum(rows * left for rows, left in cohorts), priority=priority)
+    return made
+
+
+def step(scheduler: Scheduler[Cohort]) -> list[Cohort]:
+    """One forward."""
+    picked = scheduler.pick()
+    assert sum(c.rows for c in picked) <= scheduler.batch
+    assert len(set(map(id, picked))) == len(picked)
+    for cohort in picked:
+        cohort.left -= 1
+        if cohort.left == 0:
+            scheduler.remove(cohort)
+    return picked
 
 
 def run(scheduler: Scheduler[Cohort]) -> list[list[Cohort]]:
     """Every forward until nothing is left."""
     forwards = []
-    while picked := scheduler.pick():
-        assert sum(c.rows for c in picked) <= scheduler.batch
-        assert len(set(map(id, picked))) == len(picked)
-        for cohort in picked:
-            cohort.left -= 1
-            if cohort.left == 0:
-                scheduler.remove(cohort)
+    while picked := step(scheduler):
         forwards.append(picked)
     assert len(scheduler) == 0
     return forwards
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 8), st.integers(1, 5)), max_size=30))
-def test_every_cohort_gets_exactly_its_evaluations(plan: list[tuple[str, int, int]]) -> None:
+COHORTS = st.lists(st.tuples(st.integers(1, 8), st.integers(1, 5)), min_size=1, max_size=6)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), COHORTS), max_size=10))
+def test_every_cohort_gets_exactly_its_evaluations(plan: list[tuple[str, list[tuple[int, int]]]]) -> None:
     scheduler: Scheduler[Cohort] = Scheduler(8)
-    cohorts = [Cohort(*spec) for spec in plan]
-    for cohort in cohorts:
-        scheduler.add(cohort)
+    cohorts = [(cohort, cohort.left) for job, parts in plan for cohort in submit(scheduler, job, *parts)]
     turns = [cohort for picked in run(scheduler) for cohort in picked]
-    assert sorted(map(id, turns)) == sorted(
-        id(c) for c, (_, _, left) in zip(cohorts, plan, strict=True) for _ in range(left)
-    )
+    assert sorted(map(id, turns)) == sorted(id(c) for c, left in cohorts for _ in range(left))
 
 
-def test_a_small_job_waits_at_most_one_turn_behind_a_huge_one() -> None:
+def test_a_small_job_goes_before_a_huge_one() -> None:
     scheduler: Scheduler[Cohort] = Scheduler(8)
-    for _ in range(1000):
-        scheduler.add(Cohort("huge", 8, left=10))
-    small = Cohort("small", 8, left=3)
-    scheduler.add(small)
-    turns = [scheduler.pick() for _ in range(6)]
-    assert sum(small in picked for picked in turns) == 3
+    submit(scheduler, "huge", *[(8, 10)] * 1000)
+    step(scheduler)
+    (small,) = submit(scheduler, "small", (8, 3))
+    assert [small in step(scheduler) for _ in range(4)] == [True, True, True, False]
 
 
-def test_jobs_share_a_forward_in_equal_parts() -> None:
+def test_a_job_with_submissions_without_end_does_not_starve_another() -> None:
     scheduler: Scheduler[Cohort] = Scheduler(8)
-    for job in "ab":
-        for _ in range(10):
-            scheduler.add(Cohort(job, 2, left=5))
-    assert sorted(c.job for c in scheduler.pick()) == ["a", "a", "b", "b"]
+    (patient,) = submit(scheduler, "patient", (8, 100))
+    forwards = 0
+    while patient.left:
+        submit(scheduler, "eager", (8, 1), (8, 1))
+        step(scheduler)
+        forwards += 1
+    assert 198 <= forwards <= 202, "two jobs have half of the device each"
 
 
-def test_within_a_job_the_oldest_goes_first() -> None:
+def test_submissions_of_equal_jobs_are_answered_one_after_another() -> None:
+    scheduler: Scheduler[Cohort] = Scheduler(8)
+    first = submit(scheduler, "a", *[(2, 5)] * 4)
+    second = submit(scheduler, "b", *[(2, 5)] * 4)
+    forwards = run(scheduler)
+    assert [set(map(id, picked)) for picked in forwards] == [set(map(id, first))] * 5 + [set(map(id, second))] * 5
+
+
+def test_of_one_job_the_oldest_submission_goes_first() -> None:
     scheduler: Scheduler[Cohort] = Scheduler(2)
-    first, second = Cohort("a", 2, left=2), Cohort("a", 2)
-    scheduler.add(first)
-    scheduler.add(second)
+    (first,) = submit(scheduler, "a", (2, 2))
+    (second,) = submit(scheduler, "a", (2, 1))
     assert [c for picked in run(scheduler) for c in picked] == [first, first, second]
+
+
+def test_priorities_are_shares() -> None:
+    scheduler: Scheduler[Cohort] = Scheduler(2)
+    (slow,) = submit(scheduler, "slow", (2, 10))
+    (fast,) = submit(scheduler, "fast", (2, 30), priority=4.0)
+    forwards = [picked[0] for picked in run(scheduler)]
+    assert forwards == [fast] * 30 + [slow] * 10
+    with pytest.raises(ValueError, match=r"priority must be in \[0.1, 10.0\], not 11.0"):
+        submit(scheduler, "a", (2, 1), priority=11.0)
+
+
+def test_what_is_dropped_is_not_charged() -> None:
+    scheduler: Scheduler[Cohort] = Scheduler(2)
+    (other,) = submit(scheduler, "b", (2, 100))
+    (dropped,) = submit(scheduler, "a", (2, 1000))
+    scheduler.remove(dropped)
+    (mine,) = submit(scheduler, "a", (2, 50))
+    assert [picked[0] for picked in run(scheduler)] == [mine] * 50 + [other] * 100
 
 
 def test_a_cohort_larger_than_a_forward_is_refused() -> None:
     with pytest.raises(ValueError, match="9 rows does not fit in a forward of 8"):
-        Scheduler(8).add(Cohort("a", 9))
+        submit(Scheduler(8), "a", (9, 1))
 
 
 def test_the_schedule_of_a_forward_looks_at_few_of_many_jobs() -> None:
@@ -94,8 +139,8 @@ def test_the_schedule_of_a_forward_looks_at_few_of_many_jobs() -> None:
         nonlocal looked
         scheduler: Scheduler[Cohort] = Scheduler(32)
         for job in range(jobs):
-            for _ in range(3):
-                scheduler.add(Counted(str(job), 2))
+            ticket = next(TICKETS)
+            scheduler.submit(str(job), [Counted(ticket, 2) for _ in range(3)], work=6)
         looked = 0
         for _ in range(10):
             assert len(scheduler.pick()) == 16
@@ -104,22 +149,42 @@ def test_the_schedule_of_a_forward_looks_at_few_of_many_jobs() -> None:
     assert cost(1000) <= cost(100)
 
 
-def test_room_that_is_too_small_for_one_goes_to_another_who_pays_for_it() -> None:
+def test_room_that_is_too_small_for_one_goes_to_another() -> None:
     scheduler: Scheduler[Cohort] = Scheduler(8)
-    for job, rows in (("wide", 5), ("narrow", 1)):
-        for _ in range(20):
-            scheduler.add(Cohort(job, rows))
-    picked = [cohort for _ in range(40) for cohort in scheduler.pick()]
-    wide, narrow = (sum(c.rows for c in picked if c.job == job) for job in ("wide", "narrow"))
-    assert abs(wide - narrow) <= 16
+    wide = submit(scheduler, "wide", (5, 3), (5, 3))
+    (narrow,) = submit(scheduler, "narrow", (3, 9))
+    assert {id(c) for c in step(scheduler)} == {id(wide[0]), id(narrow)}
 
 
-def test_what_may_not_begin_keeps_its_turn_and_what_has_begun_goes_on() -> None:
+def test_what_may_not_begin_waits_and_what_has_begun_goes_on() -> None:
     scheduler: Scheduler[Cohort] = Scheduler(8)
-    begun, later = Cohort("a", 2), Cohort("b", 2)
-    scheduler.add(begun)
+    (begun,) = submit(scheduler, "a", (2, 9))
     assert scheduler.pick() == [begun]
-    scheduler.add(later)
+    (later,) = submit(scheduler, "b", (2, 1))
     assert scheduler.pick(lambda cohort: False) == [begun]
     assert scheduler.pick(lambda cohort: False) == [begun]
     assert set(map(id, scheduler.pick())) == {id(begun), id(later)}
+
+
+def test_a_cohort_that_parts_goes_on_with_its_submission() -> None:
+    scheduler: Scheduler[Cohort] = Scheduler(2)
+    (first,) = submit(scheduler, "a", (2, 2))
+    (other,) = submit(scheduler, "b", (2, 1), priority=0.1)
+    scheduler.pick()
+    parted = Cohort(first.ticket, 2)
+    scheduler.join(parted)
+    assert parted in scheduler and len(scheduler) == 3
+    assert [c for picked in run(scheduler) for c in picked] == [first, first, parted, other]
+
+
+def test_even_shares_are_those_of_a_fluid() -> None:
+    shares = EvenShares()
+    assert shares.charge("a", 10) == 10
+    assert shares.charge("b", 10, 2.0) == 5
+    shares.advance(15)  # b ends at virtual time 5, when a has 5 left
+    assert shares.now == 5
+    shares.advance(3)
+    assert shares.now == 8
+    assert shares.charge("b", 10) == 18
+    shares.give_back("b", 4)
+    assert shares.charge("b", 1) == 15

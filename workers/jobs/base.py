@@ -8,6 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_STEPS = 1_000
 MAX_SEED = 2**63 - 1
+#: The least and the most that a job may weigh where the device is shared out.
+PRIORITIES = (0.1, 10.0)
 
 
 class Schema(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
-from workers.jobs.base import MAX_SEED, MAX_STEPS, Count, Real, Schema
+from workers.jobs.base import MAX_SEED, MAX_STEPS, PRIORITIES, Count, Real, Schema
 from workers.jobs.recipe import Recipe
 
 MAX_NFE = 10_000_000
@@ -148,7 +148,10 @@ class StopRules(Schema):
 
 
 class GenerateRequest(Schema):
-    """The body of `POST /generate`."""
+    """The body of `POST /generate`.
+
+    `priority` is the job's share of the samplers in relation to the shares of other jobs.
+    """
 
     model: Annotated[str, Field(max_length=100)] = "glyphs"
     condition: Condition
@@ -161,6 +164,7 @@ class GenerateRequest(Schema):
     search: Annotated[SearchChoice, _short_form("algorithm")] = SearchChoice()
     sampler: SamplerChoice = SamplerChoice()
     stop: StopRules = StopRules()
+    priority: Annotated[Real, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = 1.0
 
     @model_validator(mode="after")
     def _goes_together(self) -> GenerateRequest:

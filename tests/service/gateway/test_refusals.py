@@ -86,6 +86,7 @@ def http(valkey_url: str) -> Iterator[httpx.Client]:
         ({"search": {"round_size": 10**400}}, "invalid-request", "search.round_size", None),
         ({"sampler": {"guidance": 0.5}}, "invalid-request", "sampler.guidance", None),
         ({"stop": {"score": "x"}}, "invalid-request", "stop.score", None),
+        ({"priority": 11}, "invalid-request", "priority", None),
     ],
     ids=lambda value: repr(value)[:50],
 )
@@ -242,7 +243,7 @@ JSON = st.recursive(
     max_leaves=12,
 )
 FIELDS = st.sampled_from(
-    ["model", "condition", "num_images", "seed", "budget", "verifier", "search", "sampler", "stop", "x"]
+    ["model", "condition", "num_images", "seed", "budget", "verifier", "search", "sampler", "stop", "priority", "x"]
 )
 INNER = st.sampled_from(
     ["class", "prompt", "nfe", "forwards", "seconds", "name", "algorithm", "round_size", "method", "steps", "score"]

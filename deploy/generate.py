@@ -37,6 +37,7 @@ WORKER_FIELDS = (
     "sampler_replicas",
     "sampler_max_replicas",
     "sampler_queue",
+    "sampler_threads",
     "sampler_gpus",
     "verifier_replicas",
     "verifier_gpus",
@@ -91,8 +92,8 @@ def serve_config(settings: Settings) -> dict[str, Any]:
 
     No HTTP proxy runs: the workers take jobs from Redis and call each other through deployment handles.
     """
-    scales = settings.most_samplers > settings.sampler_replicas  # as the application says; a number here would end that
-    fixed = None if scales else settings.sampler_replicas
+    scales = settings.most_samplers > settings.least_samplers  # as the application says; a number here would end that
+    fixed = None if scales else settings.least_samplers
     deployments = [_deployment("Coordinator", settings.coordinators, COORDINATOR_CPUS, 0)]
     deployments += [
         _deployment(f"Sampler-{model}", fixed, SAMPLER_CPUS, settings.sampler_gpus) for model in settings.models

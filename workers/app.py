@@ -12,6 +12,7 @@ import threading
 from typing import Any
 
 import ray
+import torch
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, HTTPOptions, RequestRouterConfig
 from ray.serve.schema import LoggingConfig
@@ -26,6 +27,8 @@ APP_NAME = "sitsearch"
 QUIET = LoggingConfig(enable_access_log=False)
 #: Calls in flight a replica; the engine batches them, so many more than Serve's default are welcome.
 SAMPLER_CALLS, VERIFIER_CALLS = 256, 16
+#: Most sampler replicas of a model on one machine, if nothing else was said: each has weights of its own in memory.
+LOCAL_SAMPLERS = 4
 #: Seconds between two rounds of Serve's controller on one machine, whose cores it shares; Serve's own default is 0.1.
 CONTROL_LOOP = "0.5"
 #: Seconds between two reports of a sampler whose pool scales.
@@ -76,14 +79,14 @@ def build(args: dict[str, Any] | None = None) -> serve.Application:
 
 def _pool_size(config: Settings) -> dict[str, Any]:
     """Serve's options for a sampler pool that is fixed, or grows with the work that is queued."""
-    if config.most_samplers == config.sampler_replicas:
-        return {"num_replicas": config.sampler_replicas}
+    if config.most_samplers == config.least_samplers:
+        return {"num_replicas": config.least_samplers}
     policy = AutoscalingPolicy(
         policy_function="workers.scaling:QueuedWork", policy_kwargs={"target": config.sampler_queue}
     )
     return {
         "autoscaling_config": AutoscalingConfig(
-            min_replicas=config.sampler_replicas,
+            min_replicas=config.least_samplers,
             max_replicas=config.most_samplers,
             policy=policy,
             metrics_interval_s=METRICS_INTERVAL,
@@ -93,10 +96,23 @@ def _pool_size(config: Settings) -> dict[str, Any]:
     }
 
 
+def shares_of_machine(config: Settings, cores: int, *, gpu: bool) -> dict[str, int]:
+    """How many sampler replicas a model has on one machine, and threads a replica, where the settings leave it open.
+
+    On the CPU, replicas of few threads make more of the cores than one of many: its threads wait for one another in
+    every layer, and so for whatever else runs beside one of them.
+    """
+    alone = gpu or config.sampler_max_replicas is not None
+    replicas = config.sampler_replicas or (1 if alone else min(cores, LOCAL_SAMPLERS))
+    threads = config.sampler_threads or max(1, cores // max(replicas, config.sampler_max_replicas or 0))
+    return {"sampler_replicas": replicas, "sampler_threads": threads}
+
+
 def main() -> None:
     """Start a local Ray and the application in it, and run until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    config = settings()
+    shares = shares_of_machine(settings(), os.cpu_count() or 1, gpu=torch.cuda.is_available())
+    config = settings().model_copy(update=shares)
     os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", CONTROL_LOOP)
     stop = threading.Event()
     # Ray counts logical CPUs: the pools share the real ones, and torch is given them all.
@@ -114,7 +130,7 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     try:
         serve.start(http_options=HTTPOptions(location="NoServer"), logging_config=QUIET)
-        serve.run(build(), name=APP_NAME, route_prefix=None)
+        serve.run(build(shares), name=APP_NAME, route_prefix=None)
         stop.wait()
     finally:
         serve.shutdown()

@@ -1,4 +1,4 @@
-"""A process that computes puts its machine to use: all of its cores, and the memory that its tensors free."""
+"""A process that computes puts its machine to use: its cores, and the memory that its tensors free."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ _MALLOPT = {
 }
 
 
-def take_machine() -> None:
-    """Let torch use every core, whatever `OMP_NUM_THREADS` says (Ray sets it to 1), and keep the memory of tensors.
+def take_machine(threads: int | None = None) -> None:
+    """Let torch use so many threads, and keep the memory of tensors.
+
+    Args:
+        threads: None is one for every core, whatever `OMP_NUM_THREADS` says (Ray sets it to 1).
 
     By default glibc maps every tensor of more than some 100 KiB anew and the kernel zeroes it page by page, which takes
     a third of a small network's forward on the CPU. The price is that the process stays as large as it ever was.
     """
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for parameter, value in _MALLOPT.items():
             libc.mallopt(parameter, value)

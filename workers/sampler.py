@@ -54,7 +54,7 @@ class SamplerReplica:
 
     def __init__(self, model: str, settings: dict[str, Any]) -> None:
         config = Settings(**settings)
-        take_machine()
+        take_machine(config.sampler_threads)
         self.card = model_card(model)
         generator = load_generator(
             model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=getattr(torch, config.dtype)

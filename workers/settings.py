@@ -35,13 +35,22 @@ class Settings(BaseSettings):
     verifier_pools: Path | None = Field(
         None, description="TOML file with a table for each verifier: `replicas`, `batch`, `gpus`, `cpus`"
     )
-    sampler_replicas: int = Field(1, ge=1, description="sampler replicas a model")
+    sampler_replicas: int | None = Field(
+        None,
+        ge=1,
+        description="sampler replicas a model; none is 1, but on one machine without a GPU one a core, up to 4",
+    )
     sampler_max_replicas: int | None = Field(
         None,
         ge=1,
         description="sampler replicas a model that queued work may bring the pool to; none keeps it as it is",
     )
     sampler_queue: float = Field(10, gt=0, description="seconds of queued work a sampler replica before the pool grows")
+    sampler_threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads of a sampler replica; none is all, shared out over the replicas of one machine",
+    )
     sampler_gpus: float = Field(0, ge=0, description="GPUs of one sampler replica")
     verifier_replicas: int = Field(1, ge=1, description="replicas a verifier")
     verifier_gpus: float = Field(0, ge=0, description="GPUs of one verifier replica")
@@ -56,9 +65,14 @@ class Settings(BaseSettings):
     offer_ttl: float = Field(15, gt=0, description="how long what the workers offer is believed without renewal")
 
     @property
+    def least_samplers(self) -> int:
+        """Sampler replicas a model, at least."""
+        return self.sampler_replicas or 1
+
+    @property
     def most_samplers(self) -> int:
         """Sampler replicas a model, at most."""
-        return max(self.sampler_replicas, self.sampler_max_replicas or 0)
+        return max(self.least_samplers, self.sampler_max_replicas or 0)
 
 
 @lru_cache

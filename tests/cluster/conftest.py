@@ -95,6 +95,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, cards: Path) -> Iterator[S
         SITSEARCH_CARDS_DIR=str(cards),
         RAY_ADDRESS="127.0.0.1:1",  # of a Ray that is none of the service's business
         SITSEARCH_MODELS='["glyphs", "tiny-sd3"]',
+        SITSEARCH_SAMPLER_REPLICAS="1",  # two models and five verifiers take long enough to start
         SITSEARCH_VERIFIERS='["classifier", "auditor", "fid", "contrast", "similarity"]',
     )
     yield running

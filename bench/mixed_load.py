@@ -28,7 +28,7 @@ from workers.trajectory import Order
 
 BATCH = 32
 STEPS, IMAGES = (8, 16, 32, 64), (1, 2, 4, 8)
-REQUESTS, REPEATS = 120, 3
+REQUESTS, REPEATS = 120, 9
 #: The sizes of forwards, and the loads that are measured with them.
 FORWARDS: dict[str, tuple[tuple[int, ...] | None, tuple[float, ...]]] = {
     "full": ((BATCH,), (0.5, 0.8, 1.0, 1.2)),

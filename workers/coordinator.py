@@ -112,6 +112,8 @@ class Coordinator:
 
     async def _publish(self) -> None:
         """Tell the gateway what is offered here, and what was done so far."""
+        if self.offer is None:  # before the first job: once thousands of them take turns, to connect takes too long
+            await asyncio.gather(*(self.store.ping() for _ in range(CONNECTIONS)))
         described = asyncio.gather(self._describe(self.samplers), self._describe(self.verifiers))
         try:
             # Replicas at work answer late: what they said before holds meanwhile.

@@ -26,6 +26,7 @@ from models.batch_sizes import BatchSizes, halves
 from models.generator import Generator
 from workers.cohort import Cohort
 from workers.latents import Latents
+from workers.machine import keep_what_is_made
 from workers.scheduler import Scheduler
 from workers.trajectory import Order, Sample, outline, planned_rows
 
@@ -190,6 +191,7 @@ class Engine:
                 self._blank(rows)
         self.generator.decoder.decode(torch.zeros(1, *self.generator.shape, device=self.generator.device))
         self._synchronize()
+        keep_what_is_made()
         begin = time.perf_counter()
         for _ in range(MEASURED):
             self._blank(self.batch)

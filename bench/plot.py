@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,19 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+Painter = Callable[[Axes, list[dict[str, Any]]], None]
+
 
 def draw(out: Path) -> None:
     """Draw the parts whose figures are in `out`."""
-    painters = {"a": _ceiling, "b": _static, "c": _mixed, "e": _jobs}
-    known = [part for part in painters if (out / f"{part}.json").exists()]
+    mixed = [("c", partial(_mixed, forwards=forwards)) for forwards in ("full", "a dozen sizes")]
+    painters: list[tuple[str, Painter]] = [("a", _ceiling), ("b", _static), *mixed, ("e", _jobs)]
+    known = [(part, paint) for part, paint in painters if (out / f"{part}.json").exists()]
     if not known:
         return
     figure, axes = plt.subplots(1, len(known), figsize=(4.6 * len(known), 3.8), squeeze=False)
-    for part, axis in zip(known, axes[0], strict=True):
-        painters[part](axis, json.loads((out / f"{part}.json").read_text())["rows"])
+    for (part, paint), axis in zip(known, axes[0], strict=True):
+        paint(axis, json.loads((out / f"{part}.json").read_text())["rows"])
     figure.tight_layout()
     figure.savefig(out / "benchmarks.png", dpi=110)
     plt.close(figure)
@@ -41,7 +46,8 @@ def _ceiling(axis: Axes, rows: list[dict[str, Any]]) -> None:
         own = [row for row in rows if row["model"] == model]
         _line(axis, [row["offered"] for row in own], [row["ratio"] for row in own], model)
     axis.axhline(0.95, color="grey", linestyle=":")
-    axis.set(xscale="log", xlabel="offered batch", ylabel="engine / bare network at its best", title="(a)")
+    label = "engine / bare network at its best"
+    axis.set(xscale="log", ylim=(0, 1.3), xlabel="offered batch", ylabel=label, title="(a)")
     axis.legend()
 
 
@@ -52,12 +58,14 @@ def _static(axis: Axes, rows: list[dict[str, Any]]) -> None:
     axis.set(xlabel="images/s", title="(b)")
 
 
-def _mixed(axis: Axes, rows: list[dict[str, Any]]) -> None:
-    full = [row for row in rows if row["forwards"] == "full"]
-    for name in dict.fromkeys(row["batching"] for row in full):
-        own = [row for row in full if row["batching"] == name]
+def _mixed(axis: Axes, rows: list[dict[str, Any]], forwards: str) -> None:
+    shown = [row for row in rows if row["forwards"] == forwards]
+    for name in dict.fromkeys(row["batching"] for row in shown):
+        own = [row for row in shown if row["batching"] == name]
         _line(axis, [row["load"] for row in own], [row["goodput NFE/s"] for row in own], name)
-    axis.set(xlabel="offered load / capacity", ylabel="goodput, NFE/s", title="(c)")
+    axis.set(
+        xlabel="offered load / capacity", ylabel="goodput, NFE/s", ylim=(0, None), title=f"(c) forwards: {forwards}"
+    )
     axis.legend()
 
 

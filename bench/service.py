@@ -26,7 +26,7 @@ from loadtest.run import SERVE, running_service
 from service.client import Client
 from workers.app import shares_of_machine
 from workers.engine import Engine
-from workers.machine import take_machine
+from workers.machine import cores, take_machine
 from workers.settings import Settings
 
 START = 180.0
@@ -42,7 +42,7 @@ def run(setting: Setting) -> Report:
     report = Report("(d) the service over HTTP against the engine alone")
     each, candidates, rounds, probes = setting.pick((EACH, CANDIDATES, ROUNDS, PROBES), (1, 1, 1, 2))
     work = JOBS * each * candidates * STEPS
-    shares = shares_of_machine(Settings(), os.cpu_count() or 1, gpu=setting.device == "cuda")
+    shares = shares_of_machine(Settings(), cores(), gpu=setting.device == "cuda")
     count, threads = shares["sampler_replicas"], shares["sampler_threads"]
     os.environ["SITSEARCH_BATCH"] = str(BATCH)
     with (

@@ -18,6 +18,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, HTTPOptions, 
 from ray.serve.schema import LoggingConfig
 
 from workers.coordinator import Coordinator
+from workers.machine import cores
 from workers.pools import verifier_pools
 from workers.sampler import SamplerReplica
 from workers.settings import Settings, settings
@@ -111,7 +112,7 @@ def shares_of_machine(config: Settings, cores: int, *, gpu: bool) -> dict[str, i
 def main() -> None:
     """Start a local Ray and the application in it, and run until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    shares = shares_of_machine(settings(), os.cpu_count() or 1, gpu=torch.cuda.is_available())
+    shares = shares_of_machine(settings(), cores(), gpu=torch.cuda.is_available())
     config = settings().model_copy(update=shares)
     os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", CONTROL_LOOP)
     stop = threading.Event()
@@ -120,7 +121,7 @@ def main() -> None:
     replicas = config.most_samplers * len(config.models) + sum(pool.replicas for pool in pools)
     ray.init(
         address="local",  # never a Ray that someone else runs here, or whose address was left behind
-        num_cpus=max(os.cpu_count() or 1, 2 + replicas + config.coordinators),
+        num_cpus=max(cores(), 2 + replicas + config.coordinators),
         include_dashboard=False,
         log_to_driver=False,
         namespace=APP_NAME,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import ctypes
 import gc
+import math
 import os
 import sys
+from pathlib import Path
 
 import torch
 
@@ -16,18 +18,30 @@ _MALLOPT = {
     -2: 64 * 2**20,  # M_TOP_PAD: ask for this much at a time
     -4: 0,  # M_MMAP_MAX: no mapping of its own for a large tensor
 }
+#: What a container may use of the CPUs, in microseconds of every period ("max" is all): cgroup v2's interface file.
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cores(cpu_max: Path = CPU_MAX) -> int:
+    """CPU cores that this process may use, at least one: those it is bound to, within its container's limit."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cpu_max.exists():
+        quota, period = cpu_max.read_text().split()
+        if quota != "max":
+            count = min(count, math.ceil(int(quota) / int(period)))
+    return count
 
 
 def take_machine(threads: int | None = None) -> None:
     """Let torch use so many threads, and keep the memory of tensors.
 
     Args:
-        threads: None is one for every core, whatever `OMP_NUM_THREADS` says (Ray sets it to 1).
+        threads: None is one for each of `cores()`, whatever `OMP_NUM_THREADS` says (Ray sets it to 1).
 
     By default glibc maps every tensor of more than some 100 KiB anew and the kernel zeroes it page by page, which takes
     a third of a small network's forward on the CPU. The price is that the process stays as large as it ever was.
     """
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(threads or cores())
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for parameter, value in _MALLOPT.items():
             libc.mallopt(parameter, value)

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch._inductor import config as inductor
 
 from models.condition import Condition
 from models.guidance import Channels
@@ -125,11 +124,14 @@ class _Frozen(nn.Module):
     """
 
     def __init__(self, net: nn.Module) -> None:
+        from torch._inductor import config  # its import takes as long as all of torch's
+
         super().__init__()
         self.net = net
+        self._settings = config
 
     def forward(self, *args: Any, **named: Any) -> Any:
-        with inductor.patch(freezing=True):
+        with self._settings.patch(freezing=True):
             return self.net(*args, **named)
 
 

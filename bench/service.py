@@ -30,7 +30,7 @@ from workers.machine import cores, take_machine
 from workers.settings import Settings
 
 START = 180.0
-JOBS, EACH, CANDIDATES, STEPS, ROUNDS = 8, 3, 32, 12, 3
+JOBS, EACH, CANDIDATES, STEPS, ROUNDS = 8, 3, 32, 12, 5
 BATCH, PROBES = 64, 30
 BOUND, LATENCY_BOUND = 0.9, 0.1
 #: Of a process of `_engines`.

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,15 +70,16 @@ class SamplerReplica:
             buckets=buckets(config.batch) if config.compile else None,
             latent_bytes=config.latent_mb * 2**20,
         )
-        begin = time.monotonic()
-        self._rows_per_second = self._engine.measure()
-        self._warm_up = time.monotonic() - begin
         self._inbox: list[Callable[[], None]] = []
         self._wake = threading.Condition()
         self._queued = 0  # network rows that were ordered and are not answered for yet, as planned
         self._waiting: dict[int, Callable[[Done], None]] = {}
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        warm: Future[float] = Future()
+        self._thread = threading.Thread(target=self._work, args=(warm,), name="engine", daemon=True)
+        begin = time.monotonic()
         self._thread.start()
+        self._rows_per_second = warm.result()
+        self._warm_up = time.monotonic() - begin
 
     def describe(self) -> ModelOffer:
         """What this replica can sample."""
@@ -168,7 +170,16 @@ class SamplerReplica:
             self._inbox.append(action)
             self._wake.notify()
 
-    def _work(self) -> None:
+    def _work(self, warm: Future[float]) -> None:
+        """The engine's thread. It warms up too: CUDA graphs and OpenMP's threads belong to the thread that made them.
+
+        Args:
+            warm: what `Engine.measure` found, or raised.
+        """
+        try:
+            warm.set_result(self._engine.measure())
+        except Exception as error:
+            return warm.set_exception(error)
         try:
             while True:
                 with self._wake:

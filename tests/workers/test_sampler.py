@@ -1,0 +1,54 @@
+"""The sampler deployment's own part, without Ray: its thread."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.condition import Condition
+from models.generator import Rows, SiTGenerator
+from workers.engine import Engine
+from workers.jobs.recipe import Integrate, Recipe
+from workers.jobs.schemas import SamplerChoice
+from workers.sampler import SamplerReplica
+from workers.settings import Settings
+from workers.trajectory import Order
+
+
+@pytest.fixture(autouse=True)
+def _machine_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.sampler.take_machine", lambda threads: None)
+
+
+def replica() -> SamplerReplica:
+    return SamplerReplica("glyphs", Settings(_env_file=None, batch=2).model_dump(mode="json"))
+
+
+async def test_one_thread_computes_all_and_warms_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, evaluate = [], SiTGenerator.evaluate
+
+    def watched(self: SiTGenerator, x: Tensor, t: Tensor, rows: Rows) -> Tensor:
+        threads.append(threading.current_thread().name)
+        return evaluate(self, x, t, rows)
+
+    monkeypatch.setattr(SiTGenerator, "evaluate", watched)
+    sampler = replica()
+    warm_up = len(threads)
+    assert warm_up > 0
+    recipe = Recipe(seed=0, round=0, index=0).then(Integrate(to=1.0, steps=2))
+    order = Order(recipe, Condition(class_index=3), SamplerChoice(method="euler", steps=2))
+    made = await sampler.sample("job", [order])
+    assert made.images.shape == (1, 32, 32, 3) and made.nfe == [2]
+    assert len(threads) > warm_up and set(threads) == {"engine"}
+
+
+def test_a_failed_warm_up_fails_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(_: Engine) -> float:
+        raise torch.OutOfMemoryError("no memory for the largest batch")
+
+    monkeypatch.setattr(Engine, "measure", measure)
+    with pytest.raises(torch.OutOfMemoryError, match="largest batch"):
+        replica()

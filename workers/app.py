@@ -34,6 +34,8 @@ LOCAL_SAMPLERS = 4
 CONTROL_LOOP = "0.5"
 #: Seconds between two reports of a sampler whose pool scales.
 METRICS_INTERVAL = 1.0
+#: Seconds between Serve's looks at whether a replica is there yet.
+HEALTH_CHECK = 2.0
 
 
 def build(args: dict[str, Any] | None = None) -> serve.Application:
@@ -48,6 +50,7 @@ def build(args: dict[str, Any] | None = None) -> serve.Application:
             request_router_config=RequestRouterConfig(request_router_class="workers.routing:SlotRouter"),
             **_pool_size(config),
             ray_actor_options={"num_cpus": 1, "num_gpus": config.sampler_gpus},
+            health_check_period_s=HEALTH_CHECK,
             logging_config=QUIET,
         )
         .bind(model, shared)
@@ -71,7 +74,7 @@ def build(args: dict[str, Any] | None = None) -> serve.Application:
             name="Coordinator",
             num_replicas=config.coordinators,
             ray_actor_options={"num_cpus": 0.1},
-            health_check_period_s=2,
+            health_check_period_s=HEALTH_CHECK,
             logging_config=QUIET,
         )
         .bind(shared, samplers, verifiers)

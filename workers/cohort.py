@@ -16,6 +16,7 @@ from models.generator import Generator, Rows
 from models.interpolants import like
 from models.noise import nudge, perturb_noise, renoise_noise, step_noise
 from models.samplers import Sampler, State
+from models.samplers.base import rows_at
 from models.samplers.registry import evaluations_per_step
 from models.verifiers.base import PREVIEW_NOISE_LEVEL
 from workers.jobs.recipe import Integrate, Perturb, Renoise
@@ -228,12 +229,12 @@ class Cohort:
             self._state = self._sampler.init(self._x, noise)
             if self._prediction is not None:
                 if not self._sampler.noise_at_start:
-                    self._look(self._prediction, self._x, torch.full((len(self._x),), self._t, device=self._x.device))
+                    self._look(self._prediction, self._x, rows_at(self._t, self._x))
                     self._step(self._prediction)
                 self._prediction = None
         elif isinstance(first, Renoise):
             noise = self._placed([renoise_noise(seed, op.round, op.index, self._shape) for op in ops])
-            t, to = torch.tensor(self._t), torch.tensor(first.to)
+            t, to = rows_at(self._t, self._x), rows_at(first.to, self._x)
             self._preview = None
             self._arrive(self._interpolant.renoise(self._x, t, to, noise), first.to)
         elif isinstance(first, Perturb):
@@ -319,9 +320,9 @@ class Cohort:
     def _placed(self, parts: Sequence[Tensor]) -> Tensor:
         """`[B, ...]` on the generator's device."""
         device = self._generator.device
-        if device.type != "cuda" or any(part.is_cuda for part in parts):
-            return torch.stack([part.to(device) for part in parts])
-        return torch.stack(list(parts)).pin_memory().to(device, non_blocking=True)
+        if any(part.is_cuda for part in parts):
+            return torch.stack([_sent(part, device) for part in parts])
+        return _sent(torch.stack(list(parts)), device)
 
     def _probe_time(self) -> Tensor:
         """`[B]`, where the field is evaluated for the data prediction at `_t`: where the next step would ask too."""
@@ -338,4 +339,11 @@ class Cohort:
 
 
 def _on(rows: Rows, device: torch.device) -> Rows:
-    return tuple(part.to(device) for part in rows)
+    return tuple(_sent(part, device) for part in rows)
+
+
+def _sent(part: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for what it does."""
+    if device.type != "cuda" or part.is_cuda:
+        return part.to(device)
+    return part.pin_memory().to(device, non_blocking=True)

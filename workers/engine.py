@@ -12,6 +12,7 @@ first forward comes, within a bound on memory. Imports torch, not Ray.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
@@ -29,6 +30,8 @@ from workers.latents import Latents
 from workers.machine import keep_what_is_made
 from workers.scheduler import Scheduler
 from workers.trajectory import Order, Sample, outline, planned_rows
+
+log = logging.getLogger(__name__)
 
 LATENT_BYTES = 2**30
 #: A cohort takes at most this fraction of a forward, so that several fit in one.
@@ -185,10 +188,13 @@ class Engine:
     def measure(self) -> float:
         """Warm up, and measure network rows a second in full batches. Counts as no evaluation of anyone's."""
         if self._sizes is not None:
-            self._sizes.try_all()
+            sizes = self._sizes.try_all()
         else:
-            for rows in self.buckets or (self.batch,):
+            sizes = self.buckets or (self.batch,)
+            for rows in sizes:
                 self._blank(rows)
+        for rows in sizes:
+            self._blank(rows)  # once more: a CUDA graph is recorded in its second run
         self.generator.decoder.decode(torch.zeros(1, *self.generator.shape, device=self.generator.device))
         self._synchronize()
         keep_what_is_made()
@@ -210,7 +216,7 @@ class Engine:
         """One forward for as many trajectories as fit; returns the submissions that ended."""
         cohorts = self._scheduler.pick(self._admit)
         for cohort in cohorts:
-            if not cohort.begun:
+            if not cohort.begun and cohort.ticket in self._submissions:
                 self._begin(cohort)
         running = [c for c in cohorts if c.ticket in self._submissions and not c.done]
         if running:
@@ -248,7 +254,7 @@ class Engine:
         """Make the states of a cohort; others may part from it."""
         try:
             parted = cohort.begin()
-        except ValueError as error:
+        except Exception as error:
             self._fail(cohort.ticket, error)
             return
         self._hold(cohort)
@@ -262,9 +268,17 @@ class Engine:
     def _retire(self, cohort: Cohort) -> None:
         """A cohort needs no more forwards."""
         self._scheduler.remove(cohort)
+        self._release(cohort)
+
+    def _release(self, cohort: Cohort) -> None:
         self.live -= self._held.pop(cohort, 0)
 
-    def _fail(self, ticket: int, error: ValueError) -> None:
+    def _fail(self, ticket: int, error: Exception) -> None:
+        """A submission ends with its first error; others go on."""
+        if ticket not in self._submissions:
+            return
+        if not isinstance(error, ValueError):  # not the recipe's fault, so somebody should look
+            log.error("a submission failed", exc_info=error)
         self.cancel(ticket)
         self._failed.append(Done(ticket, (), error))
 
@@ -286,9 +300,11 @@ class Engine:
         self.forwards += used
         for cohort, output in zip(cohorts, outputs, strict=True):
             self.nfe += cohort.evaluations
+            if cohort.ticket not in self._submissions:
+                continue  # another cohort of it has failed just now
             try:
                 cohort.take(output)
-            except ValueError as error:
+            except Exception as error:
                 self._fail(cohort.ticket, error)
 
     def _wait_for_room(self) -> None:
@@ -330,12 +346,15 @@ class Engine:
 
     def _finish(self, cohort: Cohort) -> None:
         """Have a cohort decoded, here or aside."""
-        self._retire(cohort)
+        self._scheduler.remove(cohort)
         if self._aside is not None:
             self._decoding.append((cohort, self._aside.submit(self._decode, cohort, self._ready())))
             return
         made: Future[list[Sample]] = Future()
-        made.set_result(cohort.samples())
+        try:
+            made.set_result(cohort.samples())
+        except Exception as error:
+            made.set_exception(error)
         self._decoding.append((cohort, made))
 
     def _ready(self) -> torch.cuda.Event | None:
@@ -358,19 +377,25 @@ class Engine:
         return samples
 
     def _collect(self, *, wait: bool) -> list[Done]:
-        """The submissions that ended; with `wait`, those that are being decoded too."""
-        ended, self._failed = self._failed, []
+        """The submissions that ended; with `wait`, not before the next one is decoded, if one is being."""
+        ended = []
         while self._decoding and (wait or self._decoding[0][1].done()):
             cohort, made = self._decoding.popleft()
+            error, wait = made.exception(), False
+            self._release(cohort)
             if (submission := self._submissions.get(cohort.ticket)) is None:
                 continue  # cancelled meanwhile
+            if isinstance(error, Exception):
+                self._fail(cohort.ticket, error)
+                continue
             submission.cohorts.remove(cohort)
             for index, sample in zip(cohort.indices, made.result(), strict=True):
                 submission.samples[index] = sample
             if not submission.cohorts:
                 del self._submissions[cohort.ticket]
                 ended.append(Done(cohort.ticket, tuple(s for s in submission.samples if s is not None)))
-        return ended
+        failed, self._failed = self._failed, []
+        return failed + ended
 
 
 def _padded(rows: Tensor, size: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -100,11 +101,6 @@ class SamplerReplica:
             warm_up_forwards=self._engine.warm_up_forwards,
         )
 
-    def check_health(self) -> None:
-        """Called by Serve; a replica whose engine thread died is replaced."""
-        if not self._thread.is_alive():
-            raise RuntimeError("the engine thread has died")
-
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve where the pool scales; see `workers.scaling`."""
         return {QUEUED_SECONDS: self._queued / self._rows_per_second}
@@ -127,7 +123,7 @@ class SamplerReplica:
         def submit() -> None:
             try:
                 tickets.append(self._engine.submit(job, orders, priority=priority))
-            except ValueError as error:
+            except Exception as error:  # whatever it is, other orders go on
                 settle(answer.set_exception, error)
             else:
                 self._waiting[tickets[0]] = ended
@@ -190,5 +186,5 @@ class SamplerReplica:
                 for done in self._engine.step():
                     self._waiting.pop(done.ticket)(done)
         except Exception:
-            log.exception("the engine thread died")
-            raise
+            log.exception("the engine failed, so this replica ends")
+            os._exit(1)  # whoever waits learns of it at once, and calls another replica

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from models.generator import SiTGenerator
 from models.noise import gaussian
 from models.samplers import make_sampler
 from tests.workers.tiny import tiny_generator
-from workers.engine import Engine, buckets
+from workers.engine import Done, Engine, buckets
 from workers.jobs.recipe import Integrate, Recipe
 from workers.jobs.schemas import SamplerChoice
 from workers.local import sample_all
@@ -38,11 +40,13 @@ def same(a: tuple[Sample, ...], b: tuple[Sample, ...]) -> bool:
     )
 
 
-def drain(engine: Engine) -> dict[int, tuple[Sample, ...]]:
-    done = {}
+def step_to_the_end(engine: Engine) -> Iterator[Done]:
     while engine.busy:
-        done |= {d.ticket: d.samples for d in engine.step()}
-    return done
+        yield from engine.step()
+
+
+def drain(engine: Engine) -> dict[int, tuple[Sample, ...]]:
+    return {d.ticket: d.samples for d in step_to_the_end(engine)}
 
 
 def test_a_sample_is_what_a_plain_sampling_loop_gives(tiny: SiTGenerator) -> None:
@@ -195,9 +199,7 @@ def test_a_recipe_that_cannot_be_carried_out_fails_alone(tiny: SiTGenerator) -> 
     backwards = Recipe(seed=1, round=0, index=0).then(Integrate(to=0.5, steps=1), Integrate(to=0.4, steps=1))
     bad = engine.submit("a", [Order(backwards, Condition(2), SamplerChoice(method="euler", guidance=1.0))])
     good = engine.submit("b", orders(2))
-    done = {}
-    while engine.busy:
-        done |= {d.ticket: d for d in engine.step()}
+    done = {d.ticket: d for d in step_to_the_end(engine)}
     assert len(done[good].samples) == 2
     with pytest.raises(ValueError, match="t0"):
         _ = done[bad].samples
@@ -215,6 +217,62 @@ def test_what_a_failed_submission_had_made_leaves_with_it(tiny: SiTGenerator) ->
         assert not engine.busy and engine.live == 0
 
 
+def test_a_submission_whose_cohorts_fail_in_the_same_step_ends_once(tiny: SiTGenerator) -> None:
+    engine, choice = Engine(tiny, batch=16), SamplerChoice(method="euler", guidance=4.0)
+    fails = Recipe(seed=1, round=0, index=0).then(Integrate(to=0.5, steps=1), Integrate(to=0.4, steps=1))
+    engine.submit("a", [Order(fails, Condition(2), choice)] * 8)  # four cohorts
+    good = engine.submit("b", orders(2))
+    done = list(step_to_the_end(engine))
+    assert len(done) == 2 and len({d.ticket for d in done}) == 2
+    assert next(d for d in done if d.ticket == good).error is None
+    assert engine.live == 0
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_failed_decode_fails_its_submission_alone(
+    tiny: SiTGenerator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, aside: bool
+) -> None:
+    decode, calls = tiny.decoder.decode, 0
+
+    def first_one_fails(x: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise torch.OutOfMemoryError("no room for the picture")
+        return decode(x)
+
+    monkeypatch.setattr(tiny.decoder, "decode", first_one_fails)
+    engine = Engine(tiny, batch=8, aside=aside)
+    bad, good = engine.submit("a", orders(1, method="euler", steps=1)), engine.submit("b", orders(2, steps=4))
+    done = {d.ticket: d for d in step_to_the_end(engine)}
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        _ = done[bad].samples
+    assert len(done[good].samples) == 2 and engine.live == 0
+    assert "a submission failed" in caplog.text
+
+
+def test_states_count_until_they_are_decoded(tiny: SiTGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, go_on = tiny.decoder.decode, threading.Event()
+
+    def held_up(x: torch.Tensor) -> torch.Tensor:
+        assert go_on.wait(60)
+        return decode(x)
+
+    monkeypatch.setattr(tiny.decoder, "decode", held_up)
+    engine = Engine(tiny, batch=8, aside=True)
+    engine.submit("a", orders(1, method="euler", steps=1))
+    slower = engine.submit("b", orders(1, steps=4))
+    engine.step()
+    under_way = engine.live
+    engine.step()
+    assert engine.live == under_way > 0
+    engine.cancel(slower)
+    assert 0 < engine.live < under_way
+    go_on.set()
+    drain(engine)
+    assert engine.live == 0
+
+
 def test_decoding_aside_gives_the_same_samples(tiny: SiTGenerator) -> None:
     here, aside = Engine(tiny, batch=8), Engine(tiny, batch=8, aside=True)
     for engine in (here, aside):
@@ -228,10 +286,7 @@ def test_a_job_of_higher_priority_is_done_sooner(tiny: SiTGenerator) -> None:
     engine = Engine(tiny, batch=8)
     low = engine.submit("low", orders(8), priority=0.5)
     high = engine.submit("high", orders(8), priority=4.0)
-    ended: list[int] = []
-    while engine.busy:
-        ended += [d.ticket for d in engine.step()]
-    assert ended == [high, low]
+    assert [d.ticket for d in step_to_the_end(engine)] == [high, low]
 
 
 def test_a_priority_out_of_range_is_refused(tiny: SiTGenerator) -> None:

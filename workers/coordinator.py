@@ -82,11 +82,13 @@ class Coordinator:
         self.offer: Offer | None = None
         self.counters = {"nfe_total": 0, "forwards_total": 0, "candidates_total": 0, "rounds_total": 0, "jobs_total": 0}
         self._held: dict[asyncio.Task[None], Claim] = {}
+        self._heard = "0"  # the last cancellation
         self._room = asyncio.Semaphore(self.settings.jobs_per_coordinator)
         loop = asyncio.get_event_loop()
         self._loops = [
             loop.create_task(self._forever(self._publish, self.settings.offer_ttl / RENEWALS_PER_LEASE)),
             loop.create_task(self._forever(self._claim_one, 0)),
+            loop.create_task(self._forever(self._heed_cancellations, 0)),
             loop.create_task(self._forever(self._renew, self.settings.lease / RENEWALS_PER_LEASE)),
         ]
 
@@ -168,6 +170,13 @@ class Coordinator:
                 _say_why(claim, refusal)
                 task.cancel()
 
+    async def _heed_cancellations(self) -> None:
+        """Drop canceled jobs at once; what is missed here is found by `_renew`."""
+        self._heard, jobs = await self.store.cancellations(self._heard)
+        for task, claim in [held for held in self._held.items() if held[1].job.id in jobs]:
+            _say_why(claim, JobCanceled(claim.job.id))
+            task.cancel()
+
     async def _hold(self, claim: Claim) -> None:
         """Run a claimed job to its end or to the loss of its lease."""
         try:
@@ -203,7 +212,7 @@ class Coordinator:
         job = claim.job
         run = start_run(job.request, self._method(job))
         run.replay(await self.store.rounds(job.id), job.extensions)
-        work = _Work(job, self._conditions(job), _Wasted(job), Slots(self.settings.most_samplers))
+        work = _Work(job, self._conditions(job), _Wasted(job), Slots(self.settings.slots))
         if run.rounds and job.request.condition.classes:
             await self._features_again(work, run)
         retaken = claim.taken_over

@@ -9,6 +9,7 @@ may touch several of them. An id comes last in its key, so no id can be mistaken
     P:images:<id>         hash    PNG bytes of the best candidates so far, by candidate id            [2]
     P:queue               stream  an entry (`job` = id) a job that has not ended; group `coordinators`
     P:waiting             zset    queued jobs in order of submission: length of the queue, positions
+    P:cancellations       stream  `job` = id, of running jobs that were canceled; newest ~1000
     P:submitted           string  count of jobs ever submitted, which gives `waiting` its order
     P:jobs                zset    all jobs by time of creation                                        [3]
     P:jobs:<status>       zset    those of one status                                                 [3]
@@ -37,6 +38,8 @@ from workers.jobs.schemas import Status
 IDEMPOTENCY_TTL = 86_400.0
 #: About how many of a job's events are kept; a reader that fell further behind gets a new snapshot.
 EVENTS_KEPT = 1000
+#: About how many cancellations are kept; a coordinator that fell further behind learns of them from its leases.
+CANCELLATIONS_KEPT = 1000
 #: The consumer group of the queue.
 GROUP = "coordinators"
 
@@ -52,6 +55,7 @@ class Keys:
         self.root = f"{{{prefix}}}"
         self.queue = f"{self.root}:queue"
         self.waiting = f"{self.root}:waiting"
+        self.cancellations = f"{self.root}:cancellations"
         self.submitted = f"{self.root}:submitted"
         self.jobs = f"{self.root}:jobs"
         self.expiry = f"{self.root}:expiry"

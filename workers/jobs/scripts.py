@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from workers.jobs.keys import EVENTS_KEPT, GROUP, Keys
+from workers.jobs.keys import CANCELLATIONS_KEPT, EVENTS_KEPT, GROUP, Keys
 from workers.jobs.schemas import Status
 
 if TYPE_CHECKING:
@@ -182,9 +182,10 @@ return {'ok'}
 _CANCEL = (
     _END
     + """
-local job, queue, waiting, queued, running, canceled, expiry, events, rounds, images = unpack(KEYS)
-local id, group, now, ttl, image_ttl = unpack(ARGV)
+local job, queue, waiting, queued, running, canceled, expiry, events, rounds, images, cancellations = unpack(KEYS)
+local id, group, now, ttl, image_ttl, kept = unpack(ARGV)
 local status = redis.call('HGET', job, 'status')
+if status == 'running' then redis.call('XADD', cancellations, 'MAXLEN', '~', kept, '*', 'job', id) end
 if status == 'queued' or status == 'running' then
   finish(job, queue, waiting, status == 'queued' and queued or running, canceled, expiry, events, rounds, images,
     {id = id, status = 'canceled', now = now, ttl = ttl, image_ttl = image_ttl, group = group})
@@ -347,8 +348,9 @@ class Scripts:
         k = self._keys
         indexes = [k.of_status(status) for status in (Status.QUEUED, Status.RUNNING, Status.CANCELED)]
         own = (k.events(job_id), k.rounds(job_id), k.images(job_id))
-        keys = [k.job(job_id), k.queue, k.waiting, *indexes, k.expiry, *own]
-        reply = await self._run(_CANCEL, keys, [job_id, GROUP, now, _ms(job_ttl), _ms(image_ttl)])
+        keys = [k.job(job_id), k.queue, k.waiting, *indexes, k.expiry, *own, k.cancellations]
+        args: list[str | float] = [job_id, GROUP, now, _ms(job_ttl), _ms(image_ttl), CANCELLATIONS_KEPT]
+        reply = await self._run(_CANCEL, keys, args)
         return cast(bytes, reply[0])
 
     async def extend(

@@ -168,7 +168,7 @@ class JobStore(Board):
     async def cancel(self, job_id: str) -> Job | None:
         """Make a queued or running job canceled at once; an ended job stays as it is. None for an unknown one.
 
-        Its coordinator notices at its next write.
+        Its coordinator learns of it from `cancellations`, or else at its next write.
         """
         await self._cancel(job_id)
         return await self.get(job_id)
@@ -269,6 +269,15 @@ class JobStore(Board):
             outcomes = await self._scripts.renew([(claim.job.id, claim.fence) for claim in part])
             refusals += [_refusal(claim, outcome) for claim, outcome in zip(part, outcomes, strict=True)]
         return refusals
+
+    @reachable
+    async def cancellations(self, last_id: str, *, block: float = 1.0) -> tuple[str, set[str]]:
+        """Running jobs that were canceled after `last_id` (`0` for as long ago as is known), waiting for `block`
+        seconds if there are none; and the id from which to go on."""
+        wait = max(1, int(min(block, _BLOCK) * 1000))
+        streams: Any = await self.redis.xread({self.keys.cancellations: last_id}, block=wait)
+        entries = stream_entries(streams)
+        return entries[-1][0].decode() if entries else last_id, {fields[b"job"].decode() for _, fields in entries}
 
     @reachable
     async def rounds(self, job_id: str) -> Sequence[Round]:

@@ -162,6 +162,21 @@ async def test_a_coordinator_learns_of_a_cancellation_at_its_next_write(store: J
     assert await store.claim("b", block=0.05) is None
 
 
+async def test_a_coordinator_that_listens_learns_of_a_cancellation_at_once(store: JobStore) -> None:
+    claim = await claimed(store)
+    last, jobs = await store.cancellations("0", block=0.05)
+    assert not jobs
+    listening = asyncio.create_task(store.cancellations(last))
+    await store.submit(waiting := make_job())
+    await store.cancel(waiting.id)  # nobody's
+    await store.cancel(claim.job.id)
+    after, jobs = await listening
+    assert jobs == {claim.job.id}
+    await store.cancel(claim.job.id)  # a second time
+    assert await store.cancellations(after, block=0.05) == (after, set())
+    assert (await store.cancellations("0"))[1] == {claim.job.id}
+
+
 async def test_a_job_ends_once(store: JobStore) -> None:
     claim = await claimed(store)
     await log_round(store, claim, 0)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import tables
-from bench.common import Report, Setting, machine
+from bench.common import OUT, Report, Setting, machine
 
 PARTS = {
     "a": "ceiling",
@@ -29,7 +29,6 @@ PARTS = {
     "g": "control_plane",
     "scale": "scale",
 }
-OUT = Path("docs/benchmarks")
 #: Of the network; 0 is all cores. Fewer serve to measure beside other work, whose turns would hold all of them up.
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "0"))
 
@@ -48,12 +47,12 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
     logging.basicConfig(level=logging.WARNING)
     args.out.mkdir(parents=True, exist_ok=True)
-    setting = Setting(args.device, args.quick, args.compile)
+    setting = Setting(args.device, args.quick, args.compile, args.out)
     for part in args.parts or PARTS:
-        measure(part, setting, args.out)
+        measure(part, setting)
 
 
-def measure(part: str, setting: Setting, out: Path) -> Report:
+def measure(part: str, setting: Setting) -> Report:
     """Run one part, print what it found and write it down."""
     import torch
 
@@ -69,13 +68,13 @@ def measure(part: str, setting: Setting, out: Path) -> Report:
     where = machine(setting.device) | {"command": f"python -m bench {part}", "seconds": round(seconds)}
     found = {"title": report.title, "machine": where, "rows": report.rows, "claims": claims, "notes": report.notes}
     text = json.dumps(_rounded(found), indent=1)
-    (out / f"{part}.json").write_text(text + "\n")
+    (setting.out / f"{part}.json").write_text(text + "\n")
     print(tables.markdown(json.loads(text)), flush=True)
-    tables.write(out, PARTS)
+    tables.write(setting.out, PARTS)
     if not setting.quick:
         from bench.plot import draw
 
-        draw(out)
+        draw(setting.out)
     return report
 
 

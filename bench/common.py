@@ -25,6 +25,7 @@ from workers.trajectory import Order
 
 #: Where the weights of random networks come from.
 SEED = 0
+OUT = Path("docs/benchmarks")
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Setting:
         device: `cpu` or `cuda`.
         quick: the smallest run that goes through every line, for tests; its figures mean nothing.
         compile: compile networks where a part compares engines.
+        out: where figures are written, and read where one part needs another's.
     """
 
     device: str = "cpu"
     quick: bool = False
     compile: bool = True
+    out: Path = OUT
 
     def pick(self, whole: Any, quick: Any) -> Any:
         """One of two sizes."""

@@ -1,10 +1,11 @@
 """What 1,000 sampler replicas and 100,000 jobs would do: a discrete-event simulation, seeded by measured figures.
 
 A job waits in Redis until a coordinator has room for it, and is then a chain of rounds: some of a coordinator's
-processor, N trajectories on one replica, some of Redis. Coordinators and Redis take one call after another, for as long
-as the benchmark of the control plane measured. A replica makes `DEVICE_ROWS` network rows a second, shared by the
-rounds that are there; a round takes at least as many full forwards as its trajectories have steps. The network between
-them, verifiers and faults are left out.
+processor, N trajectories spread over a few replicas, some of Redis. Coordinators and Redis take one call after another:
+for as long as the benchmark of the control plane measured, and coordinators besides for as long as calls through Ray
+Serve take their caller, which is measured here (`bench.handles`). A replica makes `DEVICE_ROWS` network rows a second,
+shared by the rounds that are there; a round takes at least as many full forwards as its trajectories have steps. The
+network between machines, verifiers and faults are left out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 import simpy
 
+from bench import handles
 from bench.common import Report, Setting, quantile
 
 #: Network rows a second of one replica: SiT-XL/2 at 256x256, 237 GFLOP a row, at 60% of 700 TFLOP/s (assumed).
@@ -27,33 +29,45 @@ REPLICAS, JOBS = 1000, 100_000
 #: Of what the replicas could do, how much is asked of them while jobs arrive.
 LOAD = 0.8
 NEIGHBORS, ROUNDS = 8, (2, 4, 8)
-MEASURED = Path("docs/benchmarks/g.json")
+MEASURED = "g.json"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of a round: of one coordinator's processor, and of Redis's."""
+    """Seconds of a round: of one coordinator's processor, for a call of a replica besides, and of Redis's."""
 
     coordinator: float
+    call: float
     redis: float
 
 
 @dataclass(frozen=True)
 class Design:
-    """What is varied: processes, jobs that one coordinator holds at once, and steps of a trajectory."""
+    """What is varied.
+
+    Attributes:
+        coordinators: processes.
+        jobs_each: that one coordinator holds at once.
+        spread: replicas that share a round.
+        shards: Redis servers.
+        steps: of a trajectory.
+    """
 
     coordinators: int
     jobs_each: int
+    spread: int
     shards: int
     steps: int
 
 
 DESIGNS = (
-    Design(1, 16, 1, 50),
-    Design(1, 10_000, 1, 50),
-    Design(8, 2500, 1, 50),
-    Design(32, 2500, 1, 8),
-    Design(32, 2500, 8, 8),
+    Design(1, 16, 8, 1, 50),
+    Design(1, 10_000, 8, 1, 50),
+    Design(32, 2500, 8, 1, 50),
+    Design(32, 2500, 1, 1, 50),
+    Design(128, 2500, 8, 1, 50),
+    Design(128, 2500, 1, 1, 8),
+    Design(128, 2500, 1, 8, 8),
 )
 
 
@@ -73,26 +87,26 @@ class Server:
 def run(setting: Setting) -> Report:
     """See the module."""
     report = Report("scale: 1,000 replicas and 100,000 jobs, simulated")
-    costs = measured()
+    costs = measured(setting.out / MEASURED, call=handles.seconds_of_call())
     replicas, jobs = setting.pick((REPLICAS, JOBS), (4, 40))
     for design in DESIGNS:
         found = simulate(design, costs, replicas=replicas, jobs=jobs)
-        what = {"coordinators": design.coordinators, "jobs each": design.jobs_each, "Redis shards": design.shards}
-        report.rows.append(what | {"steps": design.steps} | found)
+        what = {"coordinators": design.coordinators, "jobs each": design.jobs_each, "spread": design.spread}
+        report.rows.append(what | {"Redis shards": design.shards, "steps": design.steps} | found)
     report.notes.append(
         f"a round takes {1e3 * costs.coordinator:.2f} ms of a coordinator's and {1e3 * costs.redis:.2f} ms of Redis's "
-        "processor (g.json)"
+        f"processor ({MEASURED}), and each call of a replica {1e3 * costs.call:.2f} ms of the coordinator's"
     )
     return report
 
 
-def measured(path: Path = MEASURED) -> Costs:
-    """From the benchmark of the control plane at 1,000 jobs in flight."""
+def measured(path: Path, *, call: float) -> Costs:
+    """From the benchmark of the control plane at 1,000 jobs in flight, and what a `call` was found to take."""
     if not path.exists():
         raise SystemExit(f"the simulation needs {path}: python -m bench g")
     rows = json.loads(path.read_text())["rows"]
     row = next((row for row in rows if row["jobs in flight"] == 1000), rows[-1])
-    return Costs(row["CPU of coordinator"] / row["rounds/s"], row["CPU of Valkey"] / row["rounds/s"])
+    return Costs(row["CPU of coordinator"] / row["rounds/s"], call, row["CPU of Valkey"] / row["rounds/s"])
 
 
 def simulate(design: Design, costs: Costs, *, replicas: int, jobs: int, seed: int = 0) -> dict[str, Any]:
@@ -107,27 +121,28 @@ def simulate(design: Design, costs: Costs, *, replicas: int, jobs: int, seed: in
     coordinators = [Server() for _ in range(design.coordinators)]
     shards = [Server() for _ in range(design.shards)]
     devices = [Server() for _ in range(replicas)]
-    rows = NEIGHBORS * design.steps
+    parts = min(design.spread, NEIGHBORS, replicas)
+    part = NEIGHBORS // parts * design.steps / DEVICE_ROWS
+    thought = costs.coordinator + (parts + 1) * costs.call  # one more for the verifier
     least = design.steps * BATCH / DEVICE_ROWS
     waits: list[float] = []
     slowdowns: list[float] = []
 
     def job(number: int) -> Generator[Any, Any, None]:
-        begin, rounds = env.now, rng.choice(ROUNDS)
+        begin, rounds, first = env.now, rng.choice(ROUNDS), rng.randrange(replicas)
         coordinator, shard = coordinators[number % len(coordinators)], shards[number % len(shards)]
         with room.request() as turn:
             yield turn
             waits.append(env.now - begin)
             for _ in range(rounds):
-                yield env.timeout(coordinator.take(env.now, costs.coordinator))
-                # Serve's choice: the shorter queue of two replicas.
-                device = min(rng.sample(devices, 2), key=lambda d: d.free)
-                yield env.timeout(max(least, device.take(env.now, rows / DEVICE_ROWS)))
+                yield env.timeout(coordinator.take(env.now, thought))
+                ends = [devices[(first + slot) % replicas].take(env.now, part) for slot in range(parts)]
+                yield env.timeout(max(least, *ends))
                 yield env.timeout(shard.take(env.now, costs.redis))
-        alone = rounds * (costs.coordinator + costs.redis + least)
+        alone = rounds * (thought + least + costs.redis)
         slowdowns.append((env.now - begin) / alone)
 
-    work = jobs * sum(ROUNDS) / len(ROUNDS) * rows / DEVICE_ROWS / replicas
+    work = jobs * sum(ROUNDS) / len(ROUNDS) * parts * part / replicas
     rate = LOAD * jobs / work
 
     def arrive() -> Generator[Any, Any, None]:

@@ -37,6 +37,7 @@ WORKER_FIELDS = (
     "sampler_replicas",
     "sampler_max_replicas",
     "sampler_queue",
+    "sampler_spread",
     "sampler_threads",
     "sampler_gpus",
     "verifier_replicas",

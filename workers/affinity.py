@@ -2,7 +2,8 @@
 
 A round's orders are spread over slots; one that goes on from a state midway gets the slot in which that state was made.
 A slot of a job is a replica, by `ranked`, as long as the replicas stay the same. When one is lost, so are its states:
-they are made again by whichever replica has the slot then, and counted as wasted.
+they are made again by whichever replica has the slot then, and counted as wasted. So it is when one joins that ranks
+before those of the job.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 
 from workers.jobs.recipe import Recipe
 from workers.trajectory import Order
@@ -72,6 +74,12 @@ def ranked(key: str, replicas: Sequence[str]) -> list[str]:
     it stays where it is.
     """
     slot, _, job = key.partition(":")
-    order = sorted(replicas, key=lambda name: hashlib.blake2b(f"{job}|{name}".encode(), digest_size=8).digest())
+    order = _order(job, tuple(replicas))
     first = int(slot) % len(order) if order else 0
-    return order[first:] + order[:first]
+    return [*order[first:], *order[:first]]
+
+
+@lru_cache(maxsize=256)  # the slots of a round are asked for one after another, and hashing 1,000 names takes 0.6 ms
+def _order(job: str, replicas: tuple[str, ...]) -> tuple[str, ...]:
+    digest = {name: hashlib.blake2b(f"{job}|{name}".encode(), digest_size=8).digest() for name in replicas}
+    return tuple(sorted(replicas, key=digest.__getitem__))

@@ -26,6 +26,7 @@ from workers.verifier import VerifierReplica
 
 APP_NAME = "sitsearch"
 QUIET = LoggingConfig(enable_access_log=False)
+SLOTS = RequestRouterConfig(request_router_class="workers.routing:SlotRouter")
 #: Calls in flight a replica; the engine batches them, so many more than Serve's default are welcome.
 SAMPLER_CALLS, VERIFIER_CALLS = 256, 16
 #: Most sampler replicas of a model on one machine, if nothing else was said: each has weights of its own in memory.
@@ -47,7 +48,7 @@ def build(args: dict[str, Any] | None = None) -> serve.Application:
         .options(
             name=f"Sampler-{model}",
             max_ongoing_requests=SAMPLER_CALLS,
-            request_router_config=RequestRouterConfig(request_router_class="workers.routing:SlotRouter"),
+            request_router_config=SLOTS,
             **_pool_size(config),
             ray_actor_options={"num_cpus": 1, "num_gpus": config.sampler_gpus},
             health_check_period_s=HEALTH_CHECK,

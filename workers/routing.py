@@ -19,7 +19,10 @@ class SlotRouter(RequestRouter):  # type: ignore[misc]  # Ray exports it untyped
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
         """See `RequestRouter.choose_replicas`: each rank is asked after the one before has declined."""
-        key = pending_request.metadata.multiplexed_model_id if pending_request is not None else ""
+        key = ""
+        if pending_request is not None:
+            key = pending_request.metadata.multiplexed_model_id
+            pending_request.routing_context.should_backoff = True  # when all have declined, wait before asking again
         if not key:
             return [random.sample(candidate_replicas, min(2, len(candidate_replicas)))]
         replicas = {replica.replica_id.unique_id: replica for replica in candidate_replicas}

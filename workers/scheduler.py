@@ -4,8 +4,11 @@ A cohort is a few trajectories of one job that move in lockstep; a submission is
 answered when the last of its cohorts has ended. Jobs are entitled to equal shares of the network's rows, or to shares
 in proportion to their priorities. But nobody gains from half an answer: so the schedule reckons when each submission
 would end if the rows were shared out evenly (Demers, Keshav and Shenker 1989: virtual time), and the device works on
-that which would end first. This is the fair sojourn protocol (Friedman and Henderson 2003): no submission ends later
-than under even shares, but for a forward, and most end sooner. A huge job cannot starve a small one.
+that which would end first. This is the fair sojourn protocol (Friedman and Henderson 2003). On one server that any
+submission can fill, none ends later than under even shares, and most end sooner. Here that holds as far as what is
+served first fills the forwards: a trajectory takes one row of each forward, so that a submission of few trajectories
+takes its steps however it is served, and what it leaves free goes to those after it. A huge job cannot starve a small
+one.
 
 The cost of a forward's schedule depends on the rows of a forward, not on the number of jobs or cohorts that wait.
 """

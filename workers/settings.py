@@ -46,6 +46,9 @@ class Settings(BaseSettings):
         description="sampler replicas a model that queued work may bring the pool to; none keeps it as it is",
     )
     sampler_queue: float = Field(10, gt=0, description="seconds of queued work a sampler replica before the pool grows")
+    sampler_spread: int = Field(
+        8, ge=1, description="sampler replicas that share a round of a job, at most; each is a call of its own"
+    )
     sampler_threads: int | None = Field(
         None,
         ge=1,
@@ -73,6 +76,11 @@ class Settings(BaseSettings):
     def most_samplers(self) -> int:
         """Sampler replicas a model, at most."""
         return max(self.least_samplers, self.sampler_max_replicas or 0)
+
+    @property
+    def slots(self) -> int:
+        """Sampler replicas that share a round of a job, at most; see `workers.affinity`."""
+        return min(self.most_samplers, self.sampler_spread)
 
 
 @lru_cache

@@ -55,14 +55,14 @@ def test_spread_and_quantiles() -> None:
 
 
 def test_in_the_simulation_a_coordinator_that_holds_few_jobs_makes_the_others_wait() -> None:
-    costs = Costs(coordinator=0.001, redis=0.0001)
-    few = simulate(Design(1, 1, 1, 8), costs, replicas=4, jobs=40)
-    many = simulate(Design(1, 100, 1, 8), costs, replicas=4, jobs=40)
+    costs = Costs(coordinator=0.001, call=0.001, redis=0.0001)
+    few = simulate(Design(1, 1, 2, 1, 8), costs, replicas=4, jobs=40)
+    many = simulate(Design(1, 100, 2, 1, 8), costs, replicas=4, jobs=40)
     assert few["wait p50 s"] > many["wait p50 s"] == 0
     assert few["replicas busy"] < many["replicas busy"]
 
 
 def test_in_the_simulation_slow_coordinators_saturate_first() -> None:
-    found = simulate(Design(1, 1000, 1, 8), Costs(coordinator=1.0, redis=0.0001), replicas=4, jobs=40)
+    found = simulate(Design(1, 1000, 2, 1, 8), Costs(coordinator=0.5, call=0.25, redis=0.0001), replicas=4, jobs=40)
     assert found["coordinators busy"] > 0.9 > found["replicas busy"]
     assert found["slowdown p99"] > 1

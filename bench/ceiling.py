@@ -14,8 +14,8 @@ from bench.common import Claim, Report, Setting, Stopwatch, alternate, drain, gl
 from models.generator import SiTGenerator
 from workers.engine import Engine
 
-#: Network rows of the measured forwards, by model: enough to outlast the clock's grain, not more.
-SIZES = {"glyphs": ((1, 4, 16, 64, 256), 3, 4), "SiT-S/2": ((1, 4, 16), 3, 2)}
+#: By model: trajectories that are offered at once, repetitions, and steps of a trajectory.
+SIZES = {"glyphs": ((1, 4, 16, 64, 256), 5, 12), "SiT-S/2": ((1, 4, 16, 64, 256), 3, 2)}
 BOUND = 0.95
 
 

@@ -15,7 +15,10 @@ from models.generator import SiTGenerator
 from workers.engine import Engine
 
 #: By model: trajectories that are offered at once, repetitions, and steps of a trajectory.
-SIZES = {"glyphs": ((1, 4, 16, 64, 256), 5, 12), "SiT-S/2": ((1, 4, 16, 64, 256), 3, 2)}
+SIZES: dict[str, tuple[tuple[int, ...], int, int]] = {
+    "glyphs": ((1, 4, 16, 64, 256), 5, 12),
+    "SiT-S/2": ((1, 4, 16, 64, 256), 3, 2),
+}
 BOUND = 0.95
 
 

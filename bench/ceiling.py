@@ -33,7 +33,6 @@ def run(setting: Setting) -> Report:
         best = max(bare, key=lambda size: bare[size])
         engine = Engine(generator, batch=max(2, best), deterministic=False)
         deterministic = Engine(generator, batch=max(2, best))
-        deterministic.measure()
         for count in offered:
             cpu: dict[str, list[float]] = {"bare": [], "engine": [], "deterministic": []}
             found = alternate(

@@ -7,7 +7,7 @@ hundreds of requests can be replayed. Time is that of the clock so advanced.
 Request-level batching takes what waits, in order, up to the rows of a forward, runs it until its last request ends, and
 answers all of it then (`@serve.batch`). It may mix steps and guidance, which few such servers do. Three ways to count a
 forward: padded to the full batch (one compiled shape or CUDA graph, or a device that a small forward does not fill), to
-the next of a dozen sizes (the service's default, for reproducible images), or at the size that it has.
+the next of the sizes of the service's default (for reproducible images), or at the size that it has.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import torch
 
 from bench.common import Claim, Instant, Report, Setting, glyphs, orders, quantile, spread
-from models.batch_sizes import halves
+from models.batch_sizes import halvings
 from models.generator import SiTGenerator
-from workers.engine import Engine
+from workers.engine import FINE, Engine, filling
 from workers.trajectory import Order
 
 BATCH = 32
@@ -32,7 +32,7 @@ REQUESTS, REPEATS = 120, 9
 #: The sizes of forwards, and the loads that are measured with them.
 FORWARDS: dict[str, tuple[tuple[int, ...] | None, tuple[float, ...]]] = {
     "full": ((BATCH,), (0.5, 0.8, 1.0, 1.2)),
-    "a dozen sizes": (halves(BATCH), (0.5, 0.8, 1.0, 1.2)),
+    "some sizes": (halvings(BATCH, FINE), (0.5, 0.8, 1.0, 1.2)),
     "as they are": (None, (0.8, 1.0)),
 }
 #: A request is in time when it took at most so many times as long as alone on an idle device.
@@ -139,6 +139,7 @@ Sizes = tuple[int, ...] | None
 def _step_level(generator: SiTGenerator, requests: Sequence[Request], costs: Costs, sizes: Sizes) -> Served:
     """Every request joins at the next forward, and is answered when it ends."""
     clock, waiting, tickets = _Clock(generator, costs, sizes), deque(enumerate(requests)), dict[int, int]()
+    clock.engine.fill = filling(BATCH, lambda rows: rows / costs(_padded(rows, sizes)))  # as it would measure
     latencies = [0.0] * len(requests)
     while waiting or clock.engine.busy:
         while waiting and waiting[0][1].at <= clock.now:
@@ -190,7 +191,7 @@ def _judge(
 ) -> dict[str, float]:
     in_time = 0
     for request, latency in zip(requests, latencies, strict=True):
-        alone = request.steps * costs(next((size for size in sizes or () if size >= request.rows), request.rows))
+        alone = request.steps * costs(_padded(request.rows, sizes))
         in_time += request.steps * request.rows * (latency <= PATIENCE * alone)
     whole = sum(request.steps * request.rows for request in requests)
     return {
@@ -200,6 +201,10 @@ def _judge(
         "p95 s": quantile(latencies, 0.95),
         "p99 s": quantile(latencies, 0.99),
     }
+
+
+def _padded(rows: int, sizes: Sizes) -> int:
+    return next((size for size in sizes or () if size >= rows), rows)
 
 
 def _forward(generator: SiTGenerator, size: int, repeats: int) -> float:

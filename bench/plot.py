@@ -19,7 +19,7 @@ Painter = Callable[[Axes, list[dict[str, Any]]], None]
 
 def draw(out: Path) -> None:
     """Draw the parts whose figures are in `out`."""
-    mixed = [("c", partial(_mixed, forwards=forwards)) for forwards in ("full", "a dozen sizes")]
+    mixed = [("c", partial(_mixed, forwards=forwards)) for forwards in ("full", "some sizes")]
     painters: list[tuple[str, Painter]] = [("a", _ceiling), ("b", _static), *mixed, ("e", _jobs)]
     known = [(part, paint) for part, paint in painters if (out / f"{part}.json").exists()]
     if not known:

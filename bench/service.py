@@ -122,6 +122,7 @@ def _start(device: str, threads: int | None) -> None:
     global _engine
     take_machine(threads)
     _engine = Engine(glyphs(device), batch=BATCH)
+    _engine.measure()
 
 
 def _sample(engines: ProcessPoolExecutor, count: int, each: int, candidates: int) -> None:

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 
-def halves(full: int) -> tuple[int, ...]:
-    """`full` and what halving it, and three quarters of it, again and again gives: each at most twice the one below."""
-    sizes, size = {full}, full
+def halvings(full: int, parts: int = 2) -> tuple[int, ...]:
+    """`full` and what halving it gives, again and again, with `parts` steps from each half to its whole.
+
+    A batch that is padded to the next of them becomes larger by 1/`parts` of itself at most.
+    """
+    sizes, size = {1}, full
     while size > 1:
-        sizes |= {max(1, size * 3 // 4), size // 2}
+        sizes |= {max(1, size * (parts + part) // (2 * parts)) for part in range(parts + 1)}
         size //= 2
     return tuple(sorted(sizes))
 
@@ -52,8 +55,8 @@ class BatchSizes:
             )
         return self._alike[size]
 
-    def try_all(self) -> tuple[int, ...]:
-        """Try what was not tried yet; the sizes that hold."""
-        alike = tuple(size for size in self._sizes if self.alike(size))
+    def try_all(self) -> None:
+        """Try what was not tried yet."""
+        for size in self._sizes:
+            self.alike(size)
         self._expected = None
-        return alike

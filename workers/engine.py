@@ -16,14 +16,15 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from models.batch_sizes import BatchSizes, halves
+from models.batch_sizes import BatchSizes, halvings
 from models.generator import Generator
 from workers.cohort import Cohort
 from workers.latents import Latents
@@ -38,8 +39,12 @@ LATENT_BYTES = 2**30
 COHORTS = 4
 #: States under way may take this part of the memory that is free when the engine starts.
 LIVE_SHARE = 4
-#: Forwards that are timed at the start.
+#: Forwards that are timed at the start, of each size.
 MEASURED = 3
+#: Of a full forward's rows a second, those of one filled to three quarters must be so many, or it is filled up.
+WORTH = 0.97
+#: Sizes of a deterministic engine's forwards, from half of one to the whole.
+FINE = 8
 #: Forwards that may be queued on a CUDA device: one runs, one waits, so that the device never does.
 QUEUED = 2
 #: Of a forward's rows, in eighths: the sizes of `buckets`.
@@ -51,6 +56,16 @@ PROBE_SEED = 0
 def buckets(batch: int) -> tuple[int, ...]:
     """The few sizes that forwards are padded to where every new size would be compiled."""
     return tuple(sorted({max(1, batch * eighths // 8) for eighths in EIGHTHS}))
+
+
+def filling(batch: int, rows_per_second: Callable[[int], float]) -> int:
+    """Rows that forwards are filled with: three quarters of `batch`, unless a full one makes more rows a second.
+
+    Where each row costs the same, as on a CPU from some rows on, what is added to a forward ends no sooner for it, and
+    what is served first ends later. On a device that has room for more, a full forward is the faster way.
+    """
+    part = max(2, batch * 3 // 4)
+    return part if rows_per_second(part) >= WORTH * rows_per_second(batch) else batch
 
 
 def free_memory(device: torch.device) -> int:
@@ -93,10 +108,11 @@ class Engine:
 
     Args:
         generator: the model.
-        batch: network rows of one forward; at least 2, as a guided evaluation takes two.
+        batch: network rows of one forward at most; at least 2, as a guided evaluation takes two.
         deterministic: pad every forward to a size that gives a row the very bits that `batch` rows give it (see
             `BatchSizes`), so that a result never depends on what else is sampled.
-        buckets: the only sizes that forwards are padded to; None is any, or in deterministic mode some dozen to try.
+        buckets: the only sizes that forwards are padded to; None is any, or in deterministic mode those that hold of
+            `halvings`.
         latent_bytes: memory for states midway, which later orders may go on from.
         live_bytes: memory for the states of trajectories under way; what does not fit waits as recipes. None is a
             quarter of what is free.
@@ -130,7 +146,7 @@ class Engine:
         if buckets and max(buckets) != batch:
             raise ValueError(f"the largest bucket must be the batch, {batch}, not {max(buckets)}")
         self.generator, self.batch, self.deterministic = generator, batch, deterministic
-        self.buckets = tuple(sorted(buckets or (halves(batch) if deterministic else ())))
+        self.buckets = tuple(sorted(buckets or (halvings(batch, FINE) if deterministic else ())))
         self._sizes = BatchSizes(self.buckets, self._probe) if deterministic else None
         self.latents, self.live = Latents(latent_bytes), 0
         self._live_bytes = free_memory(generator.device) // LIVE_SHARE if live_bytes is None else live_bytes
@@ -145,6 +161,15 @@ class Engine:
         self._queued: deque[torch.cuda.Event] = deque()
         self._next_ticket = 0
         self.nfe = self.forwards = self.steps = self.warm_up_forwards = 0
+
+    @property
+    def fill(self) -> int:
+        """Rows that forwards are filled with: `batch`, unless `measure` found that fewer do as well; see `filling`."""
+        return self._scheduler.batch
+
+    @fill.setter
+    def fill(self, rows: int) -> None:
+        self._scheduler.batch = rows
 
     @property
     def busy(self) -> bool:
@@ -186,23 +211,21 @@ class Engine:
 
     @torch.inference_mode()  # as `step` does: a network is compiled anew for tensors made outside of it
     def measure(self) -> float:
-        """Warm up, and measure network rows a second in full batches. Counts as no evaluation of anyone's."""
+        """Warm up, choose `fill`, and measure network rows a second of forwards so filled.
+
+        Counts as no evaluation of anyone's.
+        """
         if self._sizes is not None:
-            sizes = self._sizes.try_all()
+            self._sizes.try_all()
         else:
-            sizes = self.buckets or (self.batch,)
-            for rows in sizes:
+            for rows in self.buckets or (self.batch,):
                 self._blank(rows)
-        for rows in sizes:
-            self._blank(rows)  # once more: a CUDA graph is recorded in its second run
+                self._blank(rows)  # as trying does: a CUDA graph is recorded in its second run
         self.generator.decoder.decode(torch.zeros(1, *self.generator.shape, device=self.generator.device))
-        self._synchronize()
         keep_what_is_made()
-        begin = time.perf_counter()
-        for _ in range(MEASURED):
-            self._blank(self.batch)
-        self._synchronize()
-        return MEASURED * self.batch / (time.perf_counter() - begin)
+        rate = cache(self._rows_per_second)
+        self.fill = filling(self.batch, rate)
+        return rate(self.fill)
 
     def cancel(self, ticket: int) -> None:
         """Drop a submission, begun or not; nothing happens when it is unknown or done."""
@@ -331,6 +354,18 @@ class Engine:
         )
         part = slice(first, first + size)
         return self.generator.evaluate(x[part].to(device), t[part].to(device), self.generator.unconditional(size))
+
+    def _rows_per_second(self, rows: int) -> float:
+        """In the fastest of some forwards of so many rows, which are padded as any."""
+        size, seconds = self._padded_size(rows), []
+        self._blank(size)
+        for _ in range(MEASURED):
+            self._synchronize()
+            begin = time.perf_counter()
+            self._blank(size)
+            self._synchronize()
+            seconds.append(time.perf_counter() - begin)
+        return rows / min(seconds)
 
     def _blank(self, rows: int) -> Tensor:
         self.warm_up_forwards += rows

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     verifier_gpus: float = Field(0, ge=0, description="GPUs of one verifier replica")
     coordinators: int = Field(1, ge=1, description="coordinator replicas")
     jobs_per_coordinator: int = Field(16, ge=1, description="jobs one coordinator runs at once")
-    batch: int = Field(32, ge=1, description="network rows of one forward")
+    batch: int = Field(32, ge=2, description="network rows of one forward, at most")
     latent_mb: int = Field(1024, ge=0, description="memory of one sampler replica for states midway, in MiB")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="precision of the network's weights")
     compile: bool = Field(False, description="compile the network with torch.compile at start")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.batch_sizes import BatchSizes, halves
+from models.batch_sizes import BatchSizes, halvings
 from models.condition import Condition
 from models.verifiers.base import Verifier
 
@@ -75,7 +75,7 @@ class Scorer:
                 images = torch.rand(self.batch, 3, height, width, generator=random)[first : first + size]
                 return self.verifier.score(images, [PROBE] * size, previews=images)
 
-            self._sizes[height, width] = BatchSizes(halves(self.batch), run)
+            self._sizes[height, width] = BatchSizes(halvings(self.batch), run)
         return self._sizes[height, width]
 
 

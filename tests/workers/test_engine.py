@@ -15,7 +15,7 @@ from models.generator import SiTGenerator
 from models.noise import gaussian
 from models.samplers import make_sampler
 from tests.workers.tiny import tiny_generator
-from workers.engine import Done, Engine, buckets
+from workers.engine import Done, Engine, buckets, filling
 from workers.jobs.recipe import Integrate, Recipe
 from workers.jobs.schemas import SamplerChoice
 from workers.local import sample_all
@@ -177,6 +177,22 @@ def test_warming_up_visits_every_size_and_is_nobodys_evaluation(
     assert engine.measure() > 0
     assert set(sizes) == {*buckets(32)} and (engine.nfe, engine.forwards, engine.steps) == (0, 0, 0)
     assert engine.warm_up_forwards == sum(sizes)
+
+
+def test_forwards_are_filled_only_as_far_as_it_pays(tiny: SiTGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert filling(32, lambda rows: 500) == 24, "a row costs the same in any forward"
+    assert filling(32, lambda rows: 10.0 * rows) == 32, "a forward costs the same with any rows"
+    assert filling(2, lambda rows: 500) == 2, "a guided evaluation takes two"
+    engine = Engine(tiny, batch=32, deterministic=False)
+    monkeypatch.setattr(engine, "_rows_per_second", lambda rows: {24: 490.0, 32: 500.0}[rows])
+    assert (engine.measure(), engine.fill) == (490, 24)
+    engine.submit("a", orders(20, guidance=1.5))
+    sizes = []
+    while engine.busy:
+        before = engine.forwards
+        engine.step()
+        sizes.append(engine.forwards - before)
+    assert max(sizes) == 24
 
 
 def test_sizes_that_would_change_a_result_are_not_used(tiny: SiTGenerator, monkeypatch: pytest.MonkeyPatch) -> None:

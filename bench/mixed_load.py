@@ -83,6 +83,7 @@ def run(setting: Setting) -> Report:
     costs = Costs(generator, setting.pick((1, 2, 4, 8, 16, 24, 32), (1, BATCH)), setting.pick(5, 1))
     count, repeats = setting.pick((REQUESTS, REPEATS), (12, 1))
     for forwards, (sizes, loads) in FORWARDS.items():
+        report.notes.append(f"forwards {forwards}: step-level batching fills {_fill(costs, sizes)} of {BATCH} rows")
         for load in setting.pick(loads, (JUDGED,)):
             outcomes: dict[str, list[dict[str, float]]] = {}
             for repeat in range(repeats):
@@ -139,7 +140,7 @@ Sizes = tuple[int, ...] | None
 def _step_level(generator: SiTGenerator, requests: Sequence[Request], costs: Costs, sizes: Sizes) -> Served:
     """Every request joins at the next forward, and is answered when it ends."""
     clock, waiting, tickets = _Clock(generator, costs, sizes), deque(enumerate(requests)), dict[int, int]()
-    clock.engine.fill = filling(BATCH, lambda rows: rows / costs(_padded(rows, sizes)))  # as it would measure
+    clock.engine.fill = _fill(costs, sizes)
     latencies = [0.0] * len(requests)
     while waiting or clock.engine.busy:
         while waiting and waiting[0][1].at <= clock.now:
@@ -201,6 +202,11 @@ def _judge(
         "p95 s": quantile(latencies, 0.95),
         "p99 s": quantile(latencies, 0.99),
     }
+
+
+def _fill(costs: Costs, sizes: Sizes) -> int:
+    """What the engine chooses, see `Engine.measure`."""
+    return filling(BATCH, lambda rows: rows / costs(_padded(rows, sizes)))
 
 
 def _padded(rows: int, sizes: Sizes) -> int:

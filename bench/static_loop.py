@@ -20,7 +20,7 @@ from torchdiffeq import odeint  # type: ignore[import-untyped]
 from bench.common import Claim, Report, Setting, Stopwatch, alternate, drain, glyphs, orders, ratios, spread
 from models import sit
 from models.generator import SiTGenerator
-from workers.engine import Engine
+from workers.engine import Engine, buckets
 from workers.machine import take_machine
 
 STEPS, GUIDANCE, ROUNDS = 3, 1.5, 7
@@ -86,7 +86,7 @@ def _serve(pipe: Connection, name: str, device: str, images: int, steps: int) ->
         generator = glyphs(device)
         if name == COMPILED:
             generator.compile()
-        engine = Engine(generator, batch=2 * images)
+        engine = Engine(generator, batch=2 * images, buckets=buckets(2 * images) if name == COMPILED else None)
         engine.measure()
         action = partial(_engine, engine, images, steps)
     while True:

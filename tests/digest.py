@@ -1,0 +1,110 @@
+"""A digest of what searches find: `python -m tests.digest [ALGORITHM ...]`.
+
+Runs each algorithm once on the bundled model, in this process, and prints a line for each: a hash over every round
+(recipes, costs, scores to the last bit), the curve, the usage, the result and the winners' pixels. The same is done for
+ensembles with auditors, a final generation, previews, sets, and the searches of a study. A change that is not to change
+results leaves every line as it was; between machines the lines differ, as do the last bits of scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from models.catalog import load_generator, load_verifier
+from models.condition import Condition
+from workers.engine import Engine
+from workers.jobs.schemas import GenerateRequest, SamplerChoice
+from workers.local import Found, run_request
+from workers.machine import take_machine
+from workers.offers import METHODS
+from workers.search import ALGORITHMS
+from workers.search.defaults import with_sampler
+from workers.search.start import Run
+from workers.study import Study
+
+#: Network rows of one forward; the classes that are asked for.
+BATCH, CLASS, SET = 16, 16, (3, 10, 40)
+STEPS, CANDIDATES = 5, 12
+#: What else is searched for, by name: what the request has besides `BASE`.
+OTHERS: dict[str, dict[str, Any]] = {
+    "ensemble": {
+        "verifier": {"name": "ensemble", "members": ["classifier", "aesthetic"]},
+        "auditors": ["auditor"],
+        "search": "zero_order",
+        "num_images": 2,
+    },
+    "gate": {
+        "verifier": {"name": "ensemble", "members": ["classifier", "aesthetic"], "rule": "gate", "least": [-0.5]},
+        "auditors": ["auditor"],
+    },
+    "final": {"sampler": {"method": "heun", "steps": 2, "guidance": 1.5, "final_steps": 6}, "num_images": 2},
+    "patience": {"stop": {"patience_nfe": 15}, "search": {"algorithm": "random", "round_size": 2}},
+    "preview": {"verifier": "similarity", "search": "zero_order"},
+    "set": {"condition": {"classes": list(SET)}, "verifier": "fid"},
+    "set_by_class": {"condition": {"classes": list(SET)}, "per_condition": 2},
+}
+VERIFIERS = ("aesthetic", "auditor", "classifier", "fid", "similarity")
+
+
+def request_of(algorithm: str, extra: Mapping[str, Any]) -> GenerateRequest:
+    """A small request, its sampler's fields filled in."""
+    fields = {
+        "condition": {"class": CLASS},
+        "budget": {"nfe": STEPS * CANDIDATES},
+        "verifier": "classifier",
+        "search": algorithm,
+        "sampler": {"steps": STEPS, "guidance": 1.0},
+        "seed": 11,
+    }
+    request = GenerateRequest.model_validate(fields | dict(extra))
+    stochastic = ALGORITHMS[request.search.algorithm].stochastic
+    return with_sampler(request, SamplerChoice(method="euler"), METHODS.values(), stochastic=stochastic)
+
+
+def hashed(parts: list[Any], found: Found) -> str:
+    """The digest of a search's rounds and of what it found."""
+    for part in (found.progress, found.usage, found.result):
+        parts.append(part.model_dump(mode="json"))
+    text = json.dumps(parts, sort_keys=True).encode()
+    return hashlib.sha256(text + found.images.contiguous().numpy().tobytes()).hexdigest()[:32]
+
+
+def lines(names: list[str]) -> Iterator[tuple[str, str]]:
+    """Name and digest of every search."""
+    take_machine()
+    engine = Engine(load_generator("glyphs", dtype=torch.bfloat16), batch=BATCH)
+    verifiers = {name: load_verifier(name) for name in VERIFIERS}
+    wanted: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in names}
+    wanted |= {name: ("random", extra) for name, extra in OTHERS.items()}
+    for name, (algorithm, extra) in wanted.items():
+        rounds: list[Any] = []
+
+        def watch(run: Run, rounds: list[Any] = rounds) -> None:
+            rounds.append(run.log().model_dump(mode="json"))
+            rounds.append([candidate.id for candidate in run.kept])
+
+        request = request_of(algorithm, extra)
+        conditions = [Condition(label) for label in request.condition.classes or (CLASS,)]  # type: ignore[arg-type]
+        yield name, hashed(rounds, run_request(engine, verifiers, request, conditions=conditions, watch=watch))
+    study = Study(engine, verifiers["classifier"], verifiers["auditor"], {"steps": STEPS, "guidance": 1.0}, 0.3)
+    for name in names:
+        records = sorted(study.run(name, STEPS * CANDIDATES, [(1, 0), (7, 1)]), key=lambda record: record["class"])
+        yield f"study/{name}", hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def main() -> None:
+    """Print the digests."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("algorithms", nargs="*", help="[default: all]")
+    for name, digest in lines(parser.parse_args().algorithms or sorted(ALGORITHMS)):
+        print(f"{digest}  {name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ $(STAMP): requirements/dev.lock pyproject.toml
 	@touch $@
 
 demo: setup  ## start the service, run one search over HTTP, save demo/result.png, stop everything
-	$(BIN)/python -m service.demo --out demo
+	$(BIN)/python -m sitsearch.service.demo --out demo
 
 test: setup lint  ## everything that must hold
 	$(BIN)/python -m pytest
@@ -35,10 +35,10 @@ loadtest: setup  ## Locust against a fresh service; writes loadtest/out/report.m
 	$(BIN)/python -m loadtest.run
 
 evaluate: setup  ## quality of the bundled generator, and what search adds
-	$(BIN)/python -m workers.evaluate --out docs/quality
+	$(BIN)/python -m sitsearch.workers.studies.evaluate --out docs/quality
 
 study: setup  ## every algorithm at five budgets on the bundled model: table and plot (an hour on two cores)
-	$(BIN)/python -m workers.study --out docs/study --compile
+	$(BIN)/python -m sitsearch.workers.studies.study --out docs/study --compile
 
 bench: setup  ## the engine against its ceiling, loops, mixed load, the whole service; tables and plot in docs/benchmarks
 	$(BIN)/python -m bench

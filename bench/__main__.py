@@ -56,7 +56,7 @@ def measure(part: str, setting: Setting) -> Report:
     """Run one part, print what it found and write it down."""
     import torch
 
-    from workers.machine import take_machine
+    from sitsearch.workers.engine.machine import take_machine
 
     take_machine()
     if THREADS:

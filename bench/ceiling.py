@@ -11,8 +11,8 @@ from functools import partial
 import torch
 
 from bench.common import Claim, Report, Setting, Stopwatch, alternate, drain, glyphs, network, orders, ratios, spread
-from models.generator import SiTGenerator
-from workers.engine import Engine
+from sitsearch.models.generator import SiTGenerator
+from sitsearch.workers.engine.engine import Engine
 
 #: By model: trajectories that are offered at once, repetitions, and steps of a trajectory.
 SIZES: dict[str, tuple[tuple[int, ...], int, int]] = {

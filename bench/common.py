@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.catalog import load_generator
-from models.condition import Condition
-from models.generator import Generator, Rows, SiTGenerator
-from models.sit import SiT, SiTConfig
-from workers.engine import Done, Engine
-from workers.jobs.recipe import Integrate, Recipe
-from workers.jobs.schemas import SamplerChoice
-from workers.trajectory import Order
+from sitsearch.models.catalog import load_generator
+from sitsearch.models.condition import Condition
+from sitsearch.models.generator import Generator, Rows, SiTGenerator
+from sitsearch.models.sit import SiT, SiTConfig
+from sitsearch.workers.engine.engine import Done, Engine
+from sitsearch.workers.engine.trajectory import Order
+from sitsearch.workers.jobs.recipe import Integrate, Recipe
+from sitsearch.workers.jobs.schemas import SamplerChoice
 
 #: Where the weights of random networks come from.
 SEED = 0

@@ -19,17 +19,17 @@ from typing import Any
 import numpy as np
 
 from bench.common import Claim, Report, Setting
-from models.catalog import model_card
-from models.condition import Condition
-from workers.coordinator import Coordinator
-from workers.jobs.embedded import EmbeddedValkey
-from workers.jobs.schemas import GenerateRequest, Job, ModelOffer, SamplerChoice, VerifierOffer
-from workers.jobs.store import JobStore
-from workers.offers import METHODS
-from workers.sampler import Samples
-from workers.search.sampling import Sampling
-from workers.settings import Settings
-from workers.trajectory import Order
+from sitsearch.models.catalog import model_card
+from sitsearch.models.condition import Condition
+from sitsearch.workers.engine.offers import METHODS
+from sitsearch.workers.engine.trajectory import Order
+from sitsearch.workers.jobs.embedded import EmbeddedValkey
+from sitsearch.workers.jobs.schemas import GenerateRequest, Job, ModelOffer, SamplerChoice, VerifierOffer
+from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.search.sampling import Sampling
+from sitsearch.workers.serving.coordinator import Coordinator
+from sitsearch.workers.serving.sampler import Samples
+from sitsearch.workers.settings import Settings
 
 IN_FLIGHT = (10, 1000, 10_000)
 #: Seconds for which rounds are counted, at least.

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from bench.common import Claim, Report, Setting, Stopwatch, alternate, drain, glyphs, network, orders, spread
-from models.autoencoder import LatentImages
-from models.generator import SiTGenerator
-from workers.engine import Engine
+from sitsearch.models.autoencoder import LatentImages
+from sitsearch.models.generator import SiTGenerator
+from sitsearch.workers.engine.engine import Engine
 
 #: Stable Diffusion's VAE, as diffusers' `AutoencoderKL` describes it.
 VAE = {

@@ -14,8 +14,8 @@ import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from workers.affinity import key_of
-from workers.app import APP_NAME, QUIET, SLOTS
+from sitsearch.workers.serving.affinity import key_of
+from sitsearch.workers.serving.app import APP_NAME, QUIET, SLOTS
 
 REPLICAS, IN_FLIGHT, CALLS = 2, 64, 2048
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import Claim, Instant, Report, Setting, drain, glyphs, orders, spread
-from models.generator import SiTGenerator
-from workers.engine import Engine
+from sitsearch.models.generator import SiTGenerator
+from sitsearch.workers.engine.engine import Engine
 
 BATCH, ORDERS, STEPS = 64, 8, 4
 QUEUED, REPEATS = (1, 10, 100, 1000), 3

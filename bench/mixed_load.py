@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import torch
 
 from bench.common import Claim, Instant, Report, Setting, glyphs, orders, quantile, spread
-from models.batch_sizes import halvings
-from models.generator import SiTGenerator
-from workers.engine import FINE, Engine, filling
-from workers.trajectory import Order
+from sitsearch.models.batch_sizes import halvings
+from sitsearch.models.generator import SiTGenerator
+from sitsearch.workers.engine.engine import FINE, Engine, filling
+from sitsearch.workers.engine.trajectory import Order
 
 BATCH = 32
 STEPS, IMAGES = (8, 16, 32, 64), (1, 2, 4, 8)

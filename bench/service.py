@@ -3,8 +3,8 @@
 The service is `sitsearch serve` in processes of its own: gateway, Valkey, coordinator, samplers and verifier. Clients
 keep eight jobs in flight, each submitting its next job once the one before has ended. The engine alone samples the same
 trajectories, in turns with the service and with as many jobs in flight: once as one engine on all cores, and once as
-the service has it, as many engines with as many threads each (`workers.app.shares_of_machine`). It scores nothing and
-stores nothing, so that the ratio holds all that a service adds, the verifier's work included.
+the service has it, as many engines with as many threads each (`sitsearch.workers.serving.app.shares_of_machine`). It
+scores nothing and stores nothing, so that the ratio holds all that a service adds, the verifier's work included.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any
 
 from bench.common import Claim, Report, Setting, alternate, glyphs, orders, quantile, ratios, spread
 from loadtest.run import SERVE, running_service
-from service.client import Client
-from workers.app import shares_of_machine
-from workers.engine import Engine
-from workers.machine import cores, take_machine
-from workers.settings import Settings
+from sitsearch.service.client import Client
+from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.machine import cores, take_machine
+from sitsearch.workers.serving.app import shares_of_machine
+from sitsearch.workers.settings import Settings
 
 START = 180.0
 JOBS, EACH, CANDIDATES, STEPS, ROUNDS = 8, 3, 32, 12, 5

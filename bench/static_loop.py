@@ -18,10 +18,10 @@ from torch import Tensor
 from torchdiffeq import odeint  # type: ignore[import-untyped]
 
 from bench.common import Claim, Report, Setting, Stopwatch, alternate, drain, glyphs, orders, ratios, spread
-from models import sit
-from models.generator import SiTGenerator
-from workers.engine import Engine, buckets
-from workers.machine import take_machine
+from sitsearch.models import sit
+from sitsearch.models.generator import SiTGenerator
+from sitsearch.workers.engine.engine import Engine, buckets
+from sitsearch.workers.engine.machine import take_machine
 
 STEPS, GUIDANCE, ROUNDS = 3, 1.5, 7
 IMAGES = 32

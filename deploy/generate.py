@@ -20,7 +20,7 @@ import yaml
 from dotenv import dotenv_values
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from workers.settings import Settings
+from sitsearch.workers.settings import Settings
 
 ROOT = Path(__file__).parent
 PREFIX = "SITSEARCH_"
@@ -109,7 +109,7 @@ def serve_config(settings: Settings) -> dict[str, Any]:
             {
                 "name": "sitsearch",
                 "route_prefix": None,
-                "import_path": "workers.app:build",
+                "import_path": "sitsearch.workers.serving.app:build",
                 "args": settings.model_dump(mode="json", include=set(WORKER_FIELDS)),
                 "deployments": deployments,
             }

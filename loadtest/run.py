@@ -23,7 +23,7 @@ from pathlib import Path
 from loadtest.report import markdown, measure
 
 HERE = Path(__file__).parent
-SERVE = f"{shlex.quote(sys.executable)} -m service.cli serve"
+SERVE = f"{shlex.quote(sys.executable)} -m sitsearch.service.cli serve"
 DRAIN = 330
 """Seconds that running jobs get to finish in once no new ones start; above the scenario's `PATIENCE`."""
 STOP = 60

@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor
 
-from models.errors import BadWeights, MissingLibrary
-from models.generator import Pixels
+from sitsearch.models.errors import BadWeights, MissingLibrary
+from sitsearch.models.generator import Pixels
 
 
 class LatentImages:
-    """The way between latents and pixels; see `models.generator.Decoder`.
+    """The way between latents and pixels; see `sitsearch.models.generator.Decoder`.
 
     Latents are (z - shift_factor) * scaling_factor of the VAE's own z; both factors are its config's.
 

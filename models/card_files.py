@@ -20,8 +20,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, field_validator
 
-from models.checksums import check_sha256, read_sums
-from models.errors import BadCard, BadWeights, UnknownCard
+from sitsearch.models.checksums import check_sha256, read_sums
+from sitsearch.models.errors import BadCard, BadWeights, UnknownCard
 
 ROOT = Path(__file__).parent
 CARDS = ROOT / "cards"

@@ -1,7 +1,7 @@
 """What can be loaded, by the names of the cards: generators and verifiers.
 
-A card with a `kind` describes a verifier, any other a generator (`models.model_card`). Where cards and weights lie is
-said in `models.card_files`.
+A card with a `kind` describes a verifier, any other a generator (`sitsearch.models.model_card`). Where cards and
+weights lie is said in `sitsearch.models.card_files`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.autoencoder import downsampling, load_autoencoder
-from models.card_files import CARDS, ROOT, CardFile, known_cards, read_card
-from models.checksums import check_sha256
-from models.errors import BadCard, BadWeights, UnknownCard
-from models.generator import Decoder, Generator, SiTGenerator
-from models.loading.checkpoint import is_pickle
-from models.loading.sit import load_sit
-from models.model_card import AutoencoderTable, ModelCard, SiTTable, model_card
-from models.verifiers.base import Verifier
-from models.verifiers.registry import VERIFIER_KINDS, build_verifier, stands_alone, title_of
+from sitsearch.models.autoencoder import downsampling, load_autoencoder
+from sitsearch.models.card_files import CARDS, ROOT, CardFile, known_cards, read_card
+from sitsearch.models.checksums import check_sha256
+from sitsearch.models.errors import BadCard, BadWeights, UnknownCard
+from sitsearch.models.generator import Decoder, Generator, SiTGenerator
+from sitsearch.models.loading.checkpoint import is_pickle
+from sitsearch.models.loading.sit import load_sit
+from sitsearch.models.model_card import AutoencoderTable, ModelCard, SiTTable, model_card
+from sitsearch.models.verifiers.base import Verifier
+from sitsearch.models.verifiers.registry import VERIFIER_KINDS, build_verifier, stands_alone, title_of
 
 __all__ = [
     "CARDS",
@@ -48,7 +48,7 @@ class VerifierCard:
         file: the card's file, and where its weights are; None for a kind that stands alone.
         name: by which requests ask for it.
         title: one line for people.
-        kind: its class, see `models.verifiers.registry`.
+        kind: its class, see `sitsearch.models.verifiers.registry`.
         weights: file or folder, whether or not it is there; None for a kind without.
         models: names of the models whose images it can score; empty: of all.
         needs: what it needs beyond the images.
@@ -136,7 +136,7 @@ def load_generator(name: str, *, device: str = "cpu", dtype: torch.dtype = torch
         _check_pickle(card.file, path, network.sha256)
     card.file.verify()
     if not isinstance(network, SiTTable):
-        from models.text_to_image import load_text_to_image
+        from sitsearch.models.text_to_image import load_text_to_image
 
         try:
             return load_text_to_image(path, device=device, dtype=dtype, **network.options)

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from models.errors import ChecksumMismatch
+from sitsearch.models.errors import ChecksumMismatch
 
 #: Name of the list, in the form that `sha256sum --check` reads.
 SUMS = "SHA256SUMS"

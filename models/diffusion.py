@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.interpolants import Interpolant
+from sitsearch.models.interpolants import Interpolant
 
 #: Where sigma is smaller than this, w / sigma is taken as if it were this: the distance that the reference keeps from
 #: an end point that it cannot evaluate. Only a Heun step that ends at t=1 comes so near.

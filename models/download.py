@@ -20,9 +20,9 @@ from typing import BinaryIO
 
 import httpx
 
-from models.card_files import CardFile, RemoteFile, read_card
-from models.checksums import read_sums, sha256_of, write_sum
-from models.errors import BadCard, ChecksumMismatch, DownloadFailed
+from sitsearch.models.card_files import CardFile, RemoteFile, read_card
+from sitsearch.models.checksums import read_sums, sha256_of, write_sum
+from sitsearch.models.errors import BadCard, ChecksumMismatch, DownloadFailed
 
 #: Tries in a row that may bring no new byte before a download is given up.
 ATTEMPTS = 5

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from models.condition import Condition
-from models.generator import Generator, SiTGenerator
-from models.guidance import Guidance
+from sitsearch.models.condition import Condition
+from sitsearch.models.generator import Generator, SiTGenerator
+from sitsearch.models.guidance import Guidance
 
 #: `(x [B, ...], t [B])` to the prediction `[B, ...]` of a network whose conditions are fixed, row by row.
 Field = Callable[[Tensor, Tensor], Tensor]

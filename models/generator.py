@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from models.condition import Condition
-from models.guidance import Channels
-from models.sit import SiT, SiTConfig
+from sitsearch.models.condition import Condition
+from sitsearch.models.guidance import Channels
+from sitsearch.models.sit import SiT, SiTConfig
 
 log = logging.getLogger(__name__)
 

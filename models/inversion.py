@@ -17,11 +17,11 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from models.field import Field, without_gradients
-from models.interpolants import Interpolant
-from models.samplers import SAMPLERS, make_sampler, time_grid
-from models.samplers.base import rows_at
-from models.samplers.runge_kutta import RungeKutta, weighted
+from sitsearch.models.field import Field, without_gradients
+from sitsearch.models.interpolants import Interpolant
+from sitsearch.models.samplers import SAMPLERS, make_sampler, time_grid
+from sitsearch.models.samplers.base import rows_at
+from sitsearch.models.samplers.runge_kutta import RungeKutta, weighted
 
 FIXED_STEP = tuple(name for name, method in SAMPLERS.items() if not (method.stochastic or method.adaptive))
 

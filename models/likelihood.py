@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.field import Field
-from models.interpolants import Interpolant
-from models.inversion import fixed_step, integrate_backwards, velocity_of
+from sitsearch.models.field import Field
+from sitsearch.models.interpolants import Interpolant
+from sitsearch.models.inversion import fixed_step, integrate_backwards, velocity_of
 
 Trace = Literal["rademacher", "gaussian", "exact"]
 
@@ -72,9 +72,9 @@ def log_likelihood(
 
     Args:
         field: the prediction, differentiable with respect to x, one row independent of the others; see
-            `models.field.differentiable` for that of a SiT.
+            `sitsearch.models.field.differentiable` for that of a SiT.
         x: `[B, ...]`, data. Images of 8 bits are discrete: add uniform noise of one level's width first.
-        interpolant, prediction, method, steps, shift, t0, t1: see `models.inversion.invert`.
+        interpolant, prediction, method, steps, shift, t0, t1: see `sitsearch.models.inversion.invert`.
         probes: probes a row, at least 1; the standard error falls with their square root.
         seed: of the probes, in [0, 2^64): row i's are a function of the seed and i only.
         trace: distribution of the probes; `rademacher` (+-1) has the least variance. `exact` takes the unit vectors

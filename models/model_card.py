@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from models.card_files import CardFile, read_card, reasons
-from models.errors import BadCard, UnknownCard
-from models.guidance import Channels
-from models.loading.checkpoint import read_shapes
-from models.loading.sit import config_of, count_parameters
-from models.sit import SiTConfig
+from sitsearch.models.card_files import CardFile, read_card, reasons
+from sitsearch.models.errors import BadCard, UnknownCard
+from sitsearch.models.guidance import Channels
+from sitsearch.models.loading.checkpoint import read_shapes
+from sitsearch.models.loading.sit import config_of, count_parameters
+from sitsearch.models.sit import SiTConfig
 
 
 class _Table(BaseModel):
@@ -24,7 +24,7 @@ class SiTTable(_Table):
     """`[network]` of a SiT. What it says of the shape must hold for the weights; the rest is read off them."""
 
     kind: Literal["sit"]
-    weights: str = Field(description="file or folder, see `models.loading.checkpoint`")
+    weights: str = Field(description="file or folder, see `sitsearch.models.loading.checkpoint`")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         None, description="of the weights, if they are a file that `[[files]]` does not name"
     )
@@ -44,7 +44,7 @@ class SiTTable(_Table):
 
 
 class PipelineTable(_Table):
-    """`[network]` of a text-to-image pipeline; see `models.text_to_image`."""
+    """`[network]` of a text-to-image pipeline; see `sitsearch.models.text_to_image`."""
 
     kind: Literal["text_to_image"]
     weights: str = Field(description="folder of the pipeline, in the diffusers format")
@@ -76,7 +76,7 @@ class PixelsTable(_Table):
 
 
 class AutoencoderTable(_Table):
-    """`[decoder]` of a model of latents; see `models.autoencoder`."""
+    """`[decoder]` of a model of latents; see `sitsearch.models.autoencoder`."""
 
     kind: Literal["autoencoder_kl"]
     weights: str = Field(description="folder of the VAE, in the diffusers format")
@@ -193,7 +193,7 @@ class ModelCard:
         """
         if isinstance(self.table.network, SiTTable):
             return count_parameters(self.network)
-        from models.loading import pipeline
+        from sitsearch.models.loading import pipeline
 
         return pipeline.count_parameters(self.file.locate(self.table.network.weights))
 
@@ -203,7 +203,7 @@ class ModelCard:
         network = self.table.network
         if isinstance(network, SiTTable):
             return self.network.macs
-        from models.loading import pipeline
+        from sitsearch.models.loading import pipeline
 
         folder = self.file.locate(network.weights)
         return pipeline.count_macs(folder, resolution=network.resolution, max_tokens=network.max_tokens)

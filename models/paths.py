@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.interpolants import Interpolant, like
+from sitsearch.models.interpolants import Interpolant, like
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.image import imread
 
-from service.cli.supervisor import free_port
-from service.client import Client
-from workers.jobs.schemas import MAX_IMAGES
+from sitsearch.service.cli.supervisor import free_port
+from sitsearch.service.client import Client
+from sitsearch.workers.jobs.schemas import MAX_IMAGES
 
 HOST = "127.0.0.1"
 FIRST_ROUND = 16
@@ -88,7 +88,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     port = free_port(HOST)
     with tempfile.TemporaryDirectory(prefix="sitsearch-demo-") as data, Client(f"http://{HOST}:{port}") as client:
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", data]
+        command = [sys.executable, "-m", "sitsearch.service.cli", "serve", "--port", str(port), "--data-dir", data]
         service = subprocess.Popen(command)
         try:
             deadline = time.monotonic() + START_TIMEOUT

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from workers.jobs.embedded import EmbeddedValkey
-from workers.jobs.store import JobStore
-from workers.settings import Settings
+from sitsearch.workers.jobs.embedded import EmbeddedValkey
+from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.settings import Settings
 
 
 @pytest.fixture(scope="session")

@@ -16,17 +16,17 @@ from typing import Any
 
 import torch
 
-from models.catalog import load_generator, load_verifier
-from models.condition import Condition
-from workers.engine import Engine
-from workers.jobs.schemas import GenerateRequest, SamplerChoice
-from workers.local import Found, run_request
-from workers.machine import take_machine
-from workers.offers import METHODS
-from workers.search import ALGORITHMS
-from workers.search.defaults import with_sampler
-from workers.search.start import Run
-from workers.study import Study
+from sitsearch.models.catalog import load_generator, load_verifier
+from sitsearch.models.condition import Condition
+from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.machine import take_machine
+from sitsearch.workers.engine.offers import METHODS
+from sitsearch.workers.jobs.schemas import GenerateRequest, SamplerChoice
+from sitsearch.workers.local import Found, run_request
+from sitsearch.workers.search.registry import ALGORITHMS
+from sitsearch.workers.search.runs.defaults import with_sampler
+from sitsearch.workers.search.runs.start import Run
+from sitsearch.workers.studies.study import Study
 
 #: Network rows of one forward; the classes that are asked for.
 BATCH, CLASS, SET = 16, 16, (3, 10, 40)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.settings import Settings
+from sitsearch.workers.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

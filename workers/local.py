@@ -17,19 +17,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.condition import Condition
-from models.generator import Generator
-from models.verifiers.base import Verifier
-from workers.engine import Engine
-from workers.errors import UnknownName
-from workers.jobs.schemas import Candidate, GenerateRequest, Progress, Result, SamplerChoice, SamplerOffer, Usage
-from workers.judge import Judge
-from workers.offers import METHODS
-from workers.search import ALGORITHMS
-from workers.search.base import Proposal
-from workers.search.defaults import with_sampler
-from workers.search.start import Run, start_run
-from workers.trajectory import Order, Sample
+from sitsearch.models.condition import Condition
+from sitsearch.models.generator import Generator
+from sitsearch.models.verifiers.base import Verifier
+from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.judge import Judge
+from sitsearch.workers.engine.offers import METHODS
+from sitsearch.workers.engine.trajectory import Order, Sample
+from sitsearch.workers.errors import UnknownName
+from sitsearch.workers.jobs.schemas import (
+    Candidate,
+    GenerateRequest,
+    Progress,
+    Result,
+    SamplerChoice,
+    SamplerOffer,
+    Usage,
+)
+from sitsearch.workers.search.base import Proposal
+from sitsearch.workers.search.registry import ALGORITHMS
+from sitsearch.workers.search.runs.defaults import with_sampler
+from sitsearch.workers.search.runs.start import Run, start_run
 
 DEFAULT_SAMPLER = SamplerChoice()
 
@@ -73,7 +81,7 @@ def search(
         seed: of every random draw.
         num_images: how many of the best to return.
         stop: fields of `StopRules`.
-        rule: of an ensemble, see `workers.search.selection`.
+        rule: of an ensemble, see `sitsearch.workers.search.runs.selection`.
         auditors: by name; they are asked of the best so far and never select.
         default_sampler: for instance the model card's.
         batch, deterministic: see `Engine`.

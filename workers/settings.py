@@ -79,7 +79,7 @@ class Settings(BaseSettings):
 
     @property
     def slots(self) -> int:
-        """Sampler replicas that share a round of a job, at most; see `workers.affinity`."""
+        """Sampler replicas that share a round of a job, at most; see `sitsearch.workers.serving.affinity`."""
         return min(self.most_samplers, self.sampler_spread)
 
 

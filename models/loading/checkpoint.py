@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.errors import BadWeights
+from sitsearch.models.errors import BadWeights
 
 #: Where a training checkpoint keeps its state dicts; the first that is there is taken.
 STATE_KEYS = ("ema", "model", "state_dict")

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.autoencoder import downsampling
-from models.errors import BadWeights
-from models.text_to_image import PIPELINES
+from sitsearch.models.autoencoder import downsampling
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.text_to_image import PIPELINES
 
 
 def count_parameters(folder: Path) -> int:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from models.errors import BadWeights
-from models.loading.checkpoint import read_checkpoint
-from models.sit import SIZES, SiT, SiTConfig
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.loading.checkpoint import read_checkpoint
+from sitsearch.models.sit import SIZES, SiT, SiTConfig
 
 #: Heads cannot be seen in the weights: a width of the paper has the paper's, another has heads of 64 channels.
 HEADS = {hidden_size: num_heads for _, hidden_size, num_heads in SIZES.values()}

@@ -9,8 +9,8 @@ The rows of a state move in lockstep; whoever evaluates the network may batch th
 sampler says in `state.draw` which noise it wants with the answer (see models/noise.py for where that comes from).
 """
 
-from models.samplers.base import END, Sampler, Spec, State, concat, time_grid
-from models.samplers.registry import SAMPLERS, Method, evaluations_per_step, make_sampler
+from sitsearch.models.samplers.base import END, Sampler, Spec, State, concat, time_grid
+from sitsearch.models.samplers.registry import SAMPLERS, Method, evaluations_per_step, make_sampler
 
 __all__ = [
     "END",

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from models.interpolants import PREDICTIONS, Interpolant, Linear, interpolant_named
+from sitsearch.models.interpolants import PREDICTIONS, Interpolant, Linear, interpolant_named
 
 #: Distance kept from an end point at which a prediction or a coefficient is singular (the reference's sample_eps).
 END = 1e-3

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.interpolants import like
-from models.samplers.base import Spec, State, check_running
-from models.samplers.runge_kutta import weighted
+from sitsearch.models.interpolants import like
+from sitsearch.models.samplers.base import Spec, State, check_running
+from sitsearch.models.samplers.runge_kutta import weighted
 
 NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 MATRIX = (

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from models.interpolants import Interpolant
-from models.samplers import runge_kutta as rk
-from models.samplers.base import Sampler, Spec
-from models.samplers.dopri5 import STAGES, Dopri5
-from models.samplers.sde import Stochastic
+from sitsearch.models.interpolants import Interpolant
+from sitsearch.models.samplers import runge_kutta as rk
+from sitsearch.models.samplers.base import Sampler, Spec
+from sitsearch.models.samplers.dopri5 import STAGES, Dopri5
+from sitsearch.models.samplers.sde import Stochastic
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from models.samplers.base import Spec, State, all_rows, check_running, rows_at, time_grid
+from sitsearch.models.samplers.base import Spec, State, all_rows, check_running, rows_at, time_grid
 
 
 @dataclass(frozen=True)

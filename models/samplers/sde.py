@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from models.diffusion import DIFFUSIONS, diffusion, noise_weight
-from models.interpolants import like
-from models.samplers.base import END, Spec, State, all_rows, check_running, rows_at, time_grid
+from sitsearch.models.diffusion import DIFFUSIONS, diffusion, noise_weight
+from sitsearch.models.interpolants import like
+from sitsearch.models.samplers.base import END, Spec, State, all_rows, check_running, rows_at, time_grid
 
 LAST_STEPS = (None, "Mean", "Tweedie", "Euler")
 

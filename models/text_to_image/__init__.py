@@ -10,7 +10,7 @@ that `TextToImage.shift` names. That is what the Flux pipeline does by default; 
 the last of its steps between the scheduler's least sigma and 0, which ours does not.
 """
 
-from models.text_to_image.base import TextToImage
-from models.text_to_image.loading import PIPELINES, load_text_to_image
+from sitsearch.models.text_to_image.base import TextToImage
+from sitsearch.models.text_to_image.loading import PIPELINES, load_text_to_image
 
 __all__ = ["PIPELINES", "TextToImage", "load_text_to_image"]

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.autoencoder import LatentImages
-from models.condition import Condition
-from models.generator import Decoder, Rows, compiled
-from models.guidance import Channels
+from sitsearch.models.autoencoder import LatentImages
+from sitsearch.models.condition import Condition
+from sitsearch.models.generator import Decoder, Rows, compiled
+from sitsearch.models.guidance import Channels
 
 #: Prompts whose embeddings are kept on the device. An SD3 prompt takes about 3 MB in half precision.
 PROMPTS_KEPT = 64

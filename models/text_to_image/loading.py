@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from models.errors import BadWeights, MissingLibrary
-from models.text_to_image.base import TextToImage
-from models.text_to_image.flux import Flux
-from models.text_to_image.sd3 import StableDiffusion3
+from sitsearch.models.errors import BadWeights, MissingLibrary
+from sitsearch.models.text_to_image.base import TextToImage
+from sitsearch.models.text_to_image.flux import Flux
+from sitsearch.models.text_to_image.sd3 import StableDiffusion3
 
 #: Which pipelines can be loaded, by the class that their `model_index.json` names.
 PIPELINES: dict[str, type[TextToImage]] = {"StableDiffusion3Pipeline": StableDiffusion3, "FluxPipeline": Flux}

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from models.generator import Rows
-from models.text_to_image.base import TextToImage
+from sitsearch.models.generator import Rows
+from sitsearch.models.text_to_image.base import TextToImage
 
 
 class StableDiffusion3(TextToImage):

@@ -1,8 +1,8 @@
-"""Train a SiT: `python -m models.training CONFIG.toml --out FOLDER [--section.field VALUE ...]`.
+"""Train a SiT: `python -m sitsearch.models.training CONFIG.toml --out FOLDER [--section.field VALUE ...]`.
 
 The file is optional: everything in it can be said by flags, `--data.path photos --model.preset S/2`. FOLDER gets
 `state.pt`, from which the same command goes on after an interruption, `ema.safetensors` and its model card NAME.toml.
-Many GPUs: `torchrun --standalone --nproc_per_node 8 -m models.training CONFIG.toml --out FOLDER`.
+Many GPUs: `torchrun --standalone --nproc_per_node 8 -m sitsearch.models.training CONFIG.toml --out FOLDER`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import torch
 from accelerate import Accelerator
 from pydantic import BaseModel, ValidationError
 
-from models.errors import ModelError
-from models.training.config import TrainingConfig, read_config
-from models.training.loop import Trainer
+from sitsearch.models.errors import ModelError
+from sitsearch.models.training.config import TrainingConfig, read_config
+from sitsearch.models.training.loop import Trainer
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line: a file, a folder, and one flag for each setting."""
     made = argparse.ArgumentParser(
-        prog="python -m models.training",
+        prog="python -m sitsearch.models.training",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="python -m models.training [CONFIG.toml] --out FOLDER [--cpu] [--section.field VALUE ...]",
+        usage="python -m sitsearch.models.training [CONFIG.toml] --out FOLDER [--cpu] [--section.field VALUE ...]",
         allow_abbrev=False,
     )
     made.add_argument("config", type=Path, nargs="?")

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch.optim import Optimizer
 
-from models.errors import BadWeights
-from models.loading.checkpoint import read_checkpoint
-from models.sit import SiT
-from models.training.config import TrainingConfig
-from models.training.data import TrainingData
-from models.training.ema import Ema
-from models.training.trainee import Trainee
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.loading.checkpoint import read_checkpoint
+from sitsearch.models.sit import SiT
+from sitsearch.models.training.config import TrainingConfig
+from sitsearch.models.training.data import TrainingData
+from sitsearch.models.training.ema import Ema
+from sitsearch.models.training.trainee import Trainee
 
 STATE, WEIGHTS = "state.pt", "ema.safetensors"
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.errors import ModelError
-from models.sit import SiTConfig
+from sitsearch.models.errors import ModelError
+from sitsearch.models.sit import SiTConfig
 
 
 class BadConfig(ModelError):

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.training.config import BadConfig, DataSection
-from models.training.glyphs.dataset import GlyphTrainingData
+from sitsearch.models.training.config import BadConfig, DataSection
+from sitsearch.models.training.glyphs.dataset import GlyphTrainingData
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from models.sit import SiT
+from sitsearch.models.sit import SiT
 
 
 class Ema:

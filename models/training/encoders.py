@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.training.glyphs.encoder import GlyphEncoder
+from sitsearch.models.training.glyphs.encoder import GlyphEncoder
 
 
 class Encoder(Protocol):

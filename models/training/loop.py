@@ -14,15 +14,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from models.interpolants import interpolant_named
-from models.training import checkpoint, losses
-from models.training.config import BadConfig, FlowSection, TrainingConfig
-from models.training.data import open_data
-from models.training.draws import Plan, Rows, Times, logit_normal_times, uniform_times
-from models.training.ema import Ema
-from models.training.encoders import ENCODERS
-from models.training.optim import make_optimizers, rate
-from models.training.trainee import Runner, Trainee
+from sitsearch.models.interpolants import interpolant_named
+from sitsearch.models.training import checkpoint, losses
+from sitsearch.models.training.config import BadConfig, FlowSection, TrainingConfig
+from sitsearch.models.training.data import open_data
+from sitsearch.models.training.draws import Plan, Rows, Times, logit_normal_times, uniform_times
+from sitsearch.models.training.ema import Ema
+from sitsearch.models.training.encoders import ENCODERS
+from sitsearch.models.training.optim import make_optimizers, rate
+from sitsearch.models.training.trainee import Runner, Trainee
 
 logger = logging.getLogger(__name__)
 

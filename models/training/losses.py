@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.interpolants import Interpolant, like
+from sitsearch.models.interpolants import Interpolant, like
 
 #: The reference's distances from a singular end (train_eps).
 VP_EPS = 1e-5

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-from models.training.config import OptimizerSection
-from models.training.trainee import Trainee
+from sitsearch.models.training.config import OptimizerSection
+from sitsearch.models.training.trainee import Trainee
 
 
 def make_optimizers(model: Trainee, config: OptimizerSection) -> list[Optimizer]:

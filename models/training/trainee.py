@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from models.sit import SiT, SiTConfig
+from sitsearch.models.sit import SiT, SiTConfig
 
 
 class Trainee(nn.Module):

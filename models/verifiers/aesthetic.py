@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.condition import Condition
-from models.errors import BadWeights
-from models.verifiers.base import FeatureNetwork, Verifier, Weights, check_count
-from models.verifiers.clip import unit
-from models.verifiers.weights import read_state
+from sitsearch.models.condition import Condition
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.verifiers.base import FeatureNetwork, Verifier, Weights, check_count
+from sitsearch.models.verifiers.clip import unit
+from sitsearch.models.verifiers.weights import read_state
 
 
 def aesthetic_head(state: Mapping[str, Tensor]) -> nn.Module:

@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from models.verifiers.base import Weights
-from models.verifiers.class_score import RANGES, ClassMode
-from models.verifiers.classifier import GlyphClassifier
-from models.verifiers.weights import read_state
+from sitsearch.models.verifiers.base import Weights
+from sitsearch.models.verifiers.class_score import RANGES, ClassMode
+from sitsearch.models.verifiers.classifier import GlyphClassifier
+from sitsearch.models.verifiers.weights import read_state
 
 
 class AuditorNet(nn.Module):

@@ -1,7 +1,8 @@
 """The protocols of verifiers, and the checks that all of them share.
 
 A verifier is a class `Kind(weights, *, device="cpu", **options)`. `weights` is what its kind reads: a file, a folder, a
-state dict, or None. Its keyword-only parameters are the options a card may set; see `models.verifiers.registry`.
+state dict, or None. Its keyword-only parameters are the options a card may set; see
+`sitsearch.models.verifiers.registry`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from models.condition import Condition
+from sitsearch.models.condition import Condition
 
 #: A weights file, a folder in a library's own format, or a state dict.
 Weights = Path | str | Mapping[str, Tensor]

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.verifiers.base import UNBOUNDED
+from sitsearch.models.verifiers.base import UNBOUNDED
 
 #: `log_probability`: log p(class | image); `probability`: p itself, the paper's "Oracle IS"; `logit`: the raw logit,
 #: the paper's DINO and CLIP verifiers (arXiv 2501.09732, 3.1); `margin`: the logit less the best other one, positive if

@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.condition import Condition
-from models.verifiers.base import Need, Verifier, Weights, check_images, class_indices
-from models.verifiers.class_score import RANGES, ClassMode, class_score
-from models.verifiers.glyph_net import GlyphNet
-from models.verifiers.weights import read_state
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import Need, Verifier, Weights, check_images, class_indices
+from sitsearch.models.verifiers.class_score import RANGES, ClassMode, class_score
+from sitsearch.models.verifiers.glyph_net import GlyphNet
+from sitsearch.models.verifiers.weights import read_state
 
 
 class GlyphClassifier(Verifier):

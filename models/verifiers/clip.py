@@ -11,12 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.condition import Condition
-from models.errors import BadWeights
-from models.verifiers.base import Need, Verifier, Weights, check_images, class_indices, prompts_of
-from models.verifiers.class_score import RANGES, ClassMode, class_score
-from models.verifiers.preprocess import Transform
-from models.verifiers.weights import read_state, require_folder
+from sitsearch.models.condition import Condition
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.verifiers.base import Need, Verifier, Weights, check_images, class_indices, prompts_of
+from sitsearch.models.verifiers.class_score import RANGES, ClassMode, class_score
+from sitsearch.models.verifiers.preprocess import Transform
+from sitsearch.models.verifiers.weights import read_state, require_folder
 
 
 class OpenClip:

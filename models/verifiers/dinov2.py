@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from transformers import Dinov2ForImageClassification
 
-from models.condition import Condition
-from models.verifiers.base import Need, Verifier, Weights, check_images, class_indices
-from models.verifiers.class_score import RANGES, ClassMode, class_score
-from models.verifiers.preprocess import Transform
-from models.verifiers.weights import load_pretrained, require_folder
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import Need, Verifier, Weights, check_images, class_indices
+from sitsearch.models.verifiers.class_score import RANGES, ClassMode, class_score
+from sitsearch.models.verifiers.preprocess import Transform
+from sitsearch.models.verifiers.weights import load_pretrained, require_folder
 
 
 class Dinov2Classifier(Verifier):

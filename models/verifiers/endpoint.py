@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.verifiers.errors import BadOptions, VerifierUnavailable
+from sitsearch.models.verifiers.errors import BadOptions, VerifierUnavailable
 
 Answer = TypeVar("Answer")
 

@@ -9,7 +9,7 @@ ModelError
 
 from __future__ import annotations
 
-from models.errors import ModelError
+from sitsearch.models.errors import ModelError
 
 
 class UnknownKind(ModelError):

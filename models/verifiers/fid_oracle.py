@@ -11,10 +11,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.condition import Condition
-from models.errors import BadWeights
-from models.verifiers.base import UNBOUNDED, FeatureNetwork, SetVerifier, Verifier, Weights, check_count, check_sets
-from models.verifiers.frechet import FrechetReference
+from sitsearch.models.condition import Condition
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.verifiers.base import (
+    UNBOUNDED,
+    FeatureNetwork,
+    SetVerifier,
+    Verifier,
+    Weights,
+    check_count,
+    check_sets,
+)
+from sitsearch.models.verifiers.frechet import FrechetReference
 
 
 class FidOracle(Verifier, SetVerifier):

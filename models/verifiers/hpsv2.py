@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from models.condition import Condition
-from models.verifiers.base import Need, Verifier, Weights, check_images, prompts_of
-from models.verifiers.clip import OpenClip
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import Need, Verifier, Weights, check_images, prompts_of
+from sitsearch.models.verifiers.clip import OpenClip
 
 
 class HPSv2(OpenClip, Verifier):

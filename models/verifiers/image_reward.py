@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-from models.condition import Condition
-from models.errors import BadWeights
-from models.verifiers.aesthetic import aesthetic_head
-from models.verifiers.base import Need, Verifier, Weights, check_images, prompts_of
-from models.verifiers.preprocess import Transform
-from models.verifiers.weights import read_state, require_folder
+from sitsearch.models.condition import Condition
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.verifiers.aesthetic import aesthetic_head
+from sitsearch.models.verifiers.base import Need, Verifier, Weights, check_images, prompts_of
+from sitsearch.models.verifiers.preprocess import Transform
+from sitsearch.models.verifiers.weights import read_state, require_folder
 
 #: Mean and standard deviation of the head's output on the training set, from the published code.
 MEAN, STD = 0.16717362830052426, 1.0333394966054072

@@ -13,10 +13,10 @@ from torch_fidelity.feature_extractor_inceptionv3 import (  # type: ignore[impor
     FeatureExtractorInceptionV3,
 )
 
-from models.condition import Condition
-from models.verifiers.base import Need, Verifier, Weights, check_images, class_indices
-from models.verifiers.class_score import RANGES, ClassMode, class_score
-from models.verifiers.weights import read_state
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import Need, Verifier, Weights, check_images, class_indices
+from sitsearch.models.verifiers.class_score import RANGES, ClassMode, class_score
+from sitsearch.models.verifiers.weights import read_state
 
 #: Layers of pooled features and of the logits without bias, on which Inception Score is defined.
 POOL, LOGITS = "2048", "logits_unbiased"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.condition import Condition
-from models.verifiers.base import ClassNetwork, Need, SetVerifier, Verifier, check_sets, class_indices
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import ClassNetwork, Need, SetVerifier, Verifier, check_sets, class_indices
 
 
 def inception_score(log_probabilities: Tensor) -> float:

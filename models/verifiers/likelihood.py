@@ -9,14 +9,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.condition import Condition
-from models.field import differentiable
-from models.generator import Generator, SiTGenerator
-from models.interpolants import interpolant_named
-from models.likelihood import log_likelihood
-from models.noise import gaussian
-from models.verifiers.base import UNBOUNDED, Need, Verifier, check_count, check_images
-from models.verifiers.errors import BadOptions
+from sitsearch.models.condition import Condition
+from sitsearch.models.field import differentiable
+from sitsearch.models.generator import Generator, SiTGenerator
+from sitsearch.models.interpolants import interpolant_named
+from sitsearch.models.likelihood import log_likelihood
+from sitsearch.models.noise import gaussian
+from sitsearch.models.verifiers.base import UNBOUNDED, Need, Verifier, check_count, check_images
+from sitsearch.models.verifiers.errors import BadOptions
 
 
 def states_of(generator: Generator, images: Tensor) -> Tensor:
@@ -27,8 +27,9 @@ def states_of(generator: Generator, images: Tensor) -> Tensor:
 class Likelihood(Verifier):
     """log p(image | condition) under a SiT, in nats a dimension, along its probability-flow ODE.
 
-    See `models.likelihood`; the density is that of the unguided flow, in the units of its states. The likeliest image
-    is not a typical one: a flat image can have a higher density than any photograph (arXiv 1810.09136), so it serves
+    See `sitsearch.models.likelihood`; the density is that of the unguided flow, in the units of its states. The
+    likeliest image is not a typical one: a flat image can have a higher density than any photograph (arXiv 1810.09136),
+        so it serves
     better among an ensemble's members or as an auditor than alone.
 
     Args:

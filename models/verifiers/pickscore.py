@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
-from models.condition import Condition
-from models.verifiers.base import Need, Verifier, Weights, check_images, prompts_of
-from models.verifiers.clip import unit
-from models.verifiers.preprocess import Transform
-from models.verifiers.weights import load_pretrained, require_folder
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import Need, Verifier, Weights, check_images, prompts_of
+from sitsearch.models.verifiers.clip import unit
+from sitsearch.models.verifiers.preprocess import Transform
+from sitsearch.models.verifiers.weights import load_pretrained, require_folder
 
 
 class PickScore(Verifier):

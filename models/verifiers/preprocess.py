@@ -11,7 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.errors import BadWeights
+from sitsearch.models.errors import BadWeights
 
 #: Statistics of OpenAI's CLIP, which BLIP and ImageReward share, and of ImageNet.
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -1,7 +1,8 @@
 """The kinds of verifier that a card can name: the built-in ones and those of installed plug-ins.
 
 A plug-in is a Python package with an entry point in the group `sitsearch.verifiers`, `kind = "module:Class"`. Its class
-derives from `models.verifiers.base.Verifier` and is called as the built-in ones are: (weights, *, device, **options).
+derives from `sitsearch.models.verifiers.base.Verifier` and is called as the built-in ones are: (weights, *, device,
+**options).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, create_model
 
-from models.errors import BadWeights, MissingLibrary
-from models.generator import Generator
-from models.verifiers.base import ClassNetwork, FeatureNetwork, Verifier, Weights
-from models.verifiers.errors import BadOptions, PluginError, UnknownKind
+from sitsearch.models.errors import BadWeights, MissingLibrary
+from sitsearch.models.generator import Generator
+from sitsearch.models.verifiers.base import ClassNetwork, FeatureNetwork, Verifier, Weights
+from sitsearch.models.verifiers.errors import BadOptions, PluginError, UnknownKind
 
 GROUP = "sitsearch.verifiers"
 
@@ -80,7 +81,9 @@ class VerifierKinds(Mapping[str, type[Verifier]]):
 
     @staticmethod
     def _points() -> dict[str, EntryPoint]:
-        points = {kind: EntryPoint(kind, f"models.verifiers.{place}", GROUP) for kind, place in _BUILT_IN.items()}
+        points = {
+            kind: EntryPoint(kind, f"sitsearch.models.verifiers.{place}", GROUP) for kind, place in _BUILT_IN.items()
+        }
         for point in entry_points(group=GROUP):
             if point.name in points:
                 raise PluginError(

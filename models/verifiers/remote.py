@@ -23,9 +23,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.condition import Condition
-from models.verifiers.base import UNBOUNDED, Need, Verifier, check_count, check_images, class_indices, prompts_of
-from models.verifiers.endpoint import Endpoint, png_base64
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import (
+    UNBOUNDED,
+    Need,
+    Verifier,
+    check_count,
+    check_images,
+    class_indices,
+    prompts_of,
+)
+from sitsearch.models.verifiers.endpoint import Endpoint, png_base64
 
 
 class RemoteScorer(Verifier):
@@ -38,7 +46,7 @@ class RemoteScorer(Verifier):
         asks: what the endpoint needs beyond the images.
         bounds: the least and the greatest score it gives; an answer outside is refused.
         batch: images of one request.
-        key_env, timeout, retries, backoff, concurrency: see `models.verifiers.endpoint.Endpoint`.
+        key_env, timeout, retries, backoff, concurrency: see `sitsearch.models.verifiers.endpoint.Endpoint`.
 
     Raises:
         BadOptions: the address is not http or https, or the key's variable is not set.

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.batch_sizes import BatchSizes, halvings
-from models.condition import Condition
-from models.verifiers.base import Verifier
+from sitsearch.models.batch_sizes import BatchSizes, halvings
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import Verifier
 
 #: What sizes of batches are tried with: any class, any words.
 PROBE, PROBE_SEED = Condition(class_index=0, prompt="a picture"), 0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.condition import Condition
-from models.verifiers.base import FeatureNetwork, Need, Verifier, check_count, check_images
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import FeatureNetwork, Need, Verifier, check_count, check_images
 
 
 class SelfSimilarity(Verifier):

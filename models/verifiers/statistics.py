@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.condition import Condition
-from models.verifiers.base import Verifier, check_count, check_images
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import Verifier, check_count, check_images
 
 #: Weights of red, green and blue in luma, ITU-R BT.601, which Pillow's "L" and OpenCV's grey use.
 LUMA = (0.299, 0.587, 0.114)

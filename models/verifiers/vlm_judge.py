@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.condition import Condition
-from models.verifiers.base import Need, Verifier, check_images, prompts_of
-from models.verifiers.endpoint import Endpoint, png_base64
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import Need, Verifier, check_images, prompts_of
+from sitsearch.models.verifiers.endpoint import Endpoint, png_base64
 
 #: Highest mark of a criterion; the least is 0.
 TOP = 10
@@ -47,7 +47,7 @@ class VlmJudge(Verifier):
         rubric: criterion -> what it means; each weighs the same.
         min_side: smaller images are enlarged to this by a whole factor, pixels kept sharp.
         max_tokens: longest answer.
-        timeout, retries, backoff, concurrency: see `models.verifiers.endpoint.Endpoint`.
+        timeout, retries, backoff, concurrency: see `sitsearch.models.verifiers.endpoint.Endpoint`.
 
     Raises:
         BadOptions: the address is not http or https, or the key's variable is not set.

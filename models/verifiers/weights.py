@@ -8,18 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from models.checksums import check_sha256, sha256_of
-from models.errors import BadWeights
-from models.loading.checkpoint import is_pickle, read_checkpoint
-from models.verifiers.base import Weights
+from sitsearch.models.checksums import check_sha256, sha256_of
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.loading.checkpoint import is_pickle, read_checkpoint
+from sitsearch.models.verifiers.base import Weights
 
 
 def read_state(weights: Weights, *, sha256: str | None = None) -> dict[str, Tensor]:
     """The tensors of a weights file, or of a state dict as it is.
 
     Args:
-        weights: what `models.loading.checkpoint.read_checkpoint` reads; a file of `torch.save` only if its checksum is
-            given; or a state dict.
+        weights: what `sitsearch.models.loading.checkpoint.read_checkpoint` reads; a file of `torch.save` only if its
+            checksum is given; or a state dict.
         sha256: the file's checksum, in hexadecimal.
 
     Raises:

@@ -1,5 +1,5 @@
 """The command line: `sitsearch serve | generate | status | cancel | models | verifiers | algorithms`."""
 
-from service.cli.commands import main
+from sitsearch.service.cli.commands import main
 
 __all__ = ["main"]

@@ -1,6 +1,6 @@
-"""`python -m service.cli` is `sitsearch`."""
+"""`python -m sitsearch.service.cli` is `sitsearch`."""
 
-from service.cli import main
+from sitsearch.service.cli import main
 
 if __name__ == "__main__":
     main()

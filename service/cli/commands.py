@@ -11,11 +11,11 @@ import httpx
 import typer
 from rich.table import Column, Table
 
-from service.cli import models_command, verifiers_command
-from service.cli.searching import LOCAL, Url, err, follow, generate, out, plan
-from service.client import Client, Problem
-from workers.errors import SitsearchError
-from workers.settings import settings
+from sitsearch.service.cli import models_command, verifiers_command
+from sitsearch.service.cli.searching import LOCAL, Url, err, follow, generate, out, plan
+from sitsearch.service.client import Client, Problem
+from sitsearch.workers.errors import SitsearchError
+from sitsearch.workers.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spend inference-time compute on better images.")
 app.add_typer(models_command.app, name="models")
@@ -43,7 +43,7 @@ def serve(
     data_dir: Annotated[Path | None, typer.Option(help="folder of the embedded store and the logs")] = None,
 ) -> None:
     """Run everything on this machine: store, workers and gateway, until Ctrl-C."""
-    from service.cli.supervisor import StartError, supervise
+    from sitsearch.service.cli.supervisor import StartError, supervise
 
     given = {"host": host, "port": port, "data_dir": data_dir}
     config = settings().model_copy(update={key: value for key, value in given.items() if value is not None})

@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from models.catalog import ModelCard, load_generator, load_verifier, model_card
-from models.condition import Condition
-from service.client import Problem
-from workers.engine import Engine
-from workers.errors import SitsearchError
-from workers.images import encode_png
-from workers.jobs.schemas import GenerateRequest, SamplerChoice
-from workers.local import run_request
-from workers.machine import take_machine
-from workers.offers import METHODS
-from workers.search import ALGORITHMS
-from workers.search.defaults import class_index, with_sampler
-from workers.search.start import Run
-from workers.settings import settings
+from sitsearch.models.catalog import ModelCard, load_generator, load_verifier, model_card
+from sitsearch.models.condition import Condition
+from sitsearch.service.client import Problem
+from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.machine import take_machine
+from sitsearch.workers.engine.offers import METHODS
+from sitsearch.workers.errors import SitsearchError
+from sitsearch.workers.jobs.images import encode_png
+from sitsearch.workers.jobs.schemas import GenerateRequest, SamplerChoice
+from sitsearch.workers.local import run_request
+from sitsearch.workers.search.registry import ALGORITHMS
+from sitsearch.workers.search.runs.defaults import class_index, with_sampler
+from sitsearch.workers.search.runs.start import Run
+from sitsearch.workers.settings import settings
 
 
 def search_here(

@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from service.cli.searching import LOCAL, Url, err, out
-from service.client import Client
+from sitsearch.service.cli.searching import LOCAL, Url, err, out
+from sitsearch.service.client import Client
 
 if TYPE_CHECKING:
-    from models.download import Pulled
+    from sitsearch.models.download import Pulled
 
 app = typer.Typer(help="List the models that the service offers, or fetch the weights of one.")
 
@@ -51,8 +51,8 @@ def pull(
 ) -> None:
     """Fetch a model's weights; a broken-off download goes on where it stopped."""
     # Imported here so that the other commands start without it.
-    from models.download import pull
-    from models.errors import ModelError
+    from sitsearch.models.download import pull
+    from sitsearch.models.errors import ModelError
 
     columns = (
         TextColumn("{task.description}"),
@@ -79,7 +79,7 @@ def pull(
 
 
 def _report(name: str, pulled: list[Pulled], to: Path | None) -> None:
-    from models.card_files import read_card
+    from sitsearch.models.card_files import read_card
 
     for each in pulled:
         state = "fetched" if each.fetched else "already there"

@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from service.cli.options import takes_request
-from service.client import Client
+from sitsearch.service.cli.options import takes_request
+from sitsearch.service.client import Client
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -30,7 +30,7 @@ def generate(
 ) -> None:
     """Search for the best image that the budget buys; saves `<job>-<rank>.png` and `<job>.json`."""
     if local:
-        from service.cli.local import search_here
+        from sitsearch.service.cli.local import search_here
 
         with bar_of(unit_of(request["budget"])) as show:
             name, record, images = search_here(request, watch=show)

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.client import Client
-from workers.processes import die_with_parent
-from workers.settings import Settings
+from sitsearch.service.client import Client
+from sitsearch.workers.jobs.processes import die_with_parent
+from sitsearch.workers.settings import Settings
 
 START_TIMEOUT = 180.0
 STOP_TIMEOUT = 30.0
@@ -103,7 +103,7 @@ def _redis(config: Settings) -> Iterator[str]:
     if config.redis_url is not None:
         yield config.redis_url
         return
-    from workers.jobs.embedded import EmbeddedValkey
+    from sitsearch.workers.jobs.embedded import EmbeddedValkey
 
     with EmbeddedValkey(config.data_dir) as valkey:
         yield valkey.url
@@ -138,7 +138,7 @@ def supervise(config: Settings, *, say: Callable[[str], None], stop: threading.E
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
         }
         children = []
-        for name, module in (("workers", "workers.app"), ("gateway", "service.gateway")):
+        for name, module in (("workers", "sitsearch.workers.serving.app"), ("gateway", "sitsearch.service.gateway")):
             child = Child(name, [sys.executable, "-m", module], env, logs / f"{name}.log")
             child.start()
             cleanup.callback(child.stop)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from service.cli.searching import LOCAL, Url, err, out
-from service.client import Client
+from sitsearch.service.cli.searching import LOCAL, Url, err, out
+from sitsearch.service.client import Client
 
 app = typer.Typer(help="List the verifiers that the service offers, or measure those of this machine.")
 
@@ -40,7 +40,7 @@ def bench(
 ) -> None:
     """Measure verifiers on this machine, without a service: speed, accuracy, and agreement with one another."""
     # Imported here so that the other commands start without torch.
-    from workers import verifier_bench
+    from sitsearch.workers.studies import verifier_bench
 
     try:
         found = verifier_bench.bench(names or None, model=model, samples=samples, steps=steps, device=device, say=_say)
@@ -59,7 +59,7 @@ def _say(line: str) -> None:
 
 
 def tables(found: dict[str, Any]) -> tuple[Table, Table]:
-    """Speed and accuracy, and rank correlations, of what `workers.verifier_bench.bench` found."""
+    """Speed and accuracy, and rank correlations, of what `sitsearch.workers.studies.verifier_bench.bench` found."""
     each = found["verifiers"]
     sizes = list(next(iter(each.values()))["images_per_second"]) if each else []
     title = f"images/s on {found['device']}, {found['threads']} threads; share of labelled pictures read rightly"

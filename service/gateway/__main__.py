@@ -1,4 +1,4 @@
-"""`python -m service.gateway`: the gateway as the settings say, until SIGTERM or SIGINT."""
+"""`python -m sitsearch.service.gateway`: the gateway as the settings say, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 import uvicorn
 
-from service.gateway.app import NotConfigured, create_app
-from workers.settings import settings
+from sitsearch.service.gateway.app import NotConfigured, create_app
+from sitsearch.workers.settings import settings
 
 #: Seconds that open answers have to end once the gateway is told to stop.
 _GRACE = 10

@@ -13,13 +13,13 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from service.gateway import problems
-from service.gateway.metrics import HttpMetrics, MetricsMiddleware
-from service.gateway.planning import ExtendRequest
-from service.gateway.routes import Context, router
-from workers.jobs.schemas import GenerateRequest
-from workers.jobs.store import JobStore
-from workers.settings import Settings
+from sitsearch.service.gateway import problems
+from sitsearch.service.gateway.metrics import HttpMetrics, MetricsMiddleware
+from sitsearch.service.gateway.planning import ExtendRequest
+from sitsearch.service.gateway.routes import Context, router
+from sitsearch.workers.jobs.schemas import GenerateRequest
+from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.settings import Settings
 
 _DESCRIPTION = "Spends inference-time compute on finding better noise for flow models. Clients follow `links`."
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from service.gateway.problems import BodyTooLarge, BodyTooSlow, FieldError, Invalid, MalformedJson, NotJson
+from sitsearch.service.gateway.problems import BodyTooLarge, BodyTooSlow, FieldError, Invalid, MalformedJson, NotJson
 
 #: Seconds that a body may take, and bytes of a too large one that are read and dropped.
 _BODY_TIMEOUT, _DRAIN = 30.0, 4 * 1024 * 1024

@@ -8,13 +8,20 @@ from typing import Any, TypeVar
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from service.gateway.body import dotted
-from service.gateway.problems import FieldError, Invalid
-from workers.errors import BudgetTooSmall, Unsuitable
-from workers.jobs.schemas import AlgorithmOffer, GenerateRequest, ModelOffer, Offer, SamplerOffer, VerifierOffer
-from workers.search.defaults import class_index, with_sampler
-from workers.search.plan import reserved, sampling_of
-from workers.search.start import start_run
+from sitsearch.service.gateway.body import dotted
+from sitsearch.service.gateway.problems import FieldError, Invalid
+from sitsearch.workers.errors import BudgetTooSmall, Unsuitable
+from sitsearch.workers.jobs.schemas import (
+    AlgorithmOffer,
+    GenerateRequest,
+    ModelOffer,
+    Offer,
+    SamplerOffer,
+    VerifierOffer,
+)
+from sitsearch.workers.search.runs.defaults import class_index, with_sampler
+from sitsearch.workers.search.runs.plan import reserved, sampling_of
+from sitsearch.workers.search.runs.start import start_run
 
 Named = TypeVar("Named", ModelOffer, VerifierOffer, AlgorithmOffer, SamplerOffer)
 

@@ -1,6 +1,6 @@
-"""The application of a deployment: `uvicorn service.gateway.main:app`."""
+"""The application of a deployment: `uvicorn sitsearch.service.gateway.main:app`."""
 
-from service.gateway.app import create_app
-from workers.settings import settings
+from sitsearch.service.gateway.app import create_app
+from sitsearch.workers.settings import settings
 
 app = create_app(settings())

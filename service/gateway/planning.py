@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from service.gateway.problems import Conflict, FieldError, Invalid
-from workers.jobs.base import Count, Schema
-from workers.jobs.schemas import MAX_NFE, Extension, GenerateRequest, Job, Offer, SamplerOffer, Status
-from workers.search.dry_run import Plan, make_plan
-from workers.search.plan import cap, reserved, sampling_of
+from sitsearch.service.gateway.problems import Conflict, FieldError, Invalid
+from sitsearch.workers.jobs.base import Count, Schema
+from sitsearch.workers.jobs.schemas import MAX_NFE, Extension, GenerateRequest, Job, Offer, SamplerOffer, Status
+from sitsearch.workers.search.runs.dry_run import Plan, make_plan
+from sitsearch.workers.search.runs.plan import cap, reserved, sampling_of
 
 
 class PlanView(Schema):

@@ -29,8 +29,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from workers.jobs.base import Schema
-from workers.jobs.errors import (
+from sitsearch.workers.jobs.base import Schema
+from sitsearch.workers.jobs.errors import (
     BadCursor,
     IdempotencyConflict,
     JobChanged,

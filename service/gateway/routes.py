@@ -14,16 +14,15 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from service.gateway import sse
-from service.gateway.body import read_json, validate
-from service.gateway.checks import admit
-from service.gateway.metrics import HttpMetrics, render
-from service.gateway.planning import ExtendRequest, PlanView, extension_of, plan_view
-from service.gateway.problems import FieldError, ImageExpired, Invalid, NoWorkers, UnknownResource
-from service.gateway.views import JobsView, JobView, PageLinks, job_view, ranked
-from workers.jobs.errors import UnknownJob
-from workers.jobs.records import Snapshot, event_order
-from workers.jobs.schemas import (
+from sitsearch.service.gateway import sse
+from sitsearch.service.gateway.body import read_json, validate
+from sitsearch.service.gateway.checks import admit
+from sitsearch.service.gateway.metrics import HttpMetrics, render
+from sitsearch.service.gateway.planning import ExtendRequest, PlanView, extension_of, plan_view
+from sitsearch.service.gateway.problems import FieldError, ImageExpired, Invalid, NoWorkers, UnknownResource
+from sitsearch.service.gateway.views import JobsView, JobView, PageLinks, job_view, ranked
+from sitsearch.workers.jobs.errors import UnknownJob
+from sitsearch.workers.jobs.schemas import (
     AlgorithmOffer,
     GenerateRequest,
     Job,
@@ -33,8 +32,9 @@ from workers.jobs.schemas import (
     Status,
     VerifierOffer,
 )
-from workers.jobs.store import JobStore
-from workers.settings import Settings
+from sitsearch.workers.jobs.store.records import Snapshot, event_order
+from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.settings import Settings
 
 MAX_WAIT = 60
 _MAX_KEY = 255

@@ -7,10 +7,10 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from service.gateway.views import job_view
-from workers.jobs.errors import StoreError
-from workers.jobs.records import Event
-from workers.jobs.store import JobStore
+from sitsearch.service.gateway.views import job_view
+from sitsearch.workers.jobs.errors import StoreError
+from sitsearch.workers.jobs.store.records import Event
+from sitsearch.workers.jobs.store.store import JobStore
 
 #: Seconds of silence after which a comment tells proxies and clients that the stream lives.
 KEEP_ALIVE = 15.0

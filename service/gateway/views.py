@@ -6,9 +6,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from workers.jobs.base import Schema
-from workers.jobs.records import Snapshot
-from workers.jobs.schemas import (
+from sitsearch.workers.jobs.base import Schema
+from sitsearch.workers.jobs.schemas import (
     GenerateRequest,
     JobError,
     Progress,
@@ -16,6 +15,7 @@ from workers.jobs.schemas import (
     Status,
     Usage,
 )
+from sitsearch.workers.jobs.store.records import Snapshot
 
 
 class View(Schema):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.supervisor import free_port
-from service.client import Client
+from sitsearch.service.cli.supervisor import free_port
+from sitsearch.service.client import Client
 from tests.models.tiny_sd3 import save_sd3
 
 START, STOP = 300, 60
@@ -46,7 +46,7 @@ def start_service(data_dir: Path, **env: str) -> Service:
     """`sitsearch serve` on a free port, once it says that it is ready."""
     port = free_port("127.0.0.1")
     process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--data-dir", str(data_dir)],
+        [sys.executable, "-m", "sitsearch.service.cli", "serve", "--port", str(port), "--data-dir", str(data_dir)],
         env=os.environ | {"SITSEARCH_LEASE": str(LEASE), "SITSEARCH_OFFER_TTL": "10"} | env,
         start_new_session=True,
     )

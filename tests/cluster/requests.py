@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from models.catalog import load_generator, load_verifier, model_card
-from models.condition import Condition
-from workers.engine import Engine
-from workers.jobs.schemas import GenerateRequest, SamplerChoice
-from workers.local import Found, run_request
-from workers.machine import take_machine
-from workers.offers import METHODS
-from workers.search import ALGORITHMS
-from workers.search.defaults import with_sampler
+from sitsearch.models.catalog import load_generator, load_verifier, model_card
+from sitsearch.models.condition import Condition
+from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.machine import take_machine
+from sitsearch.workers.engine.offers import METHODS
+from sitsearch.workers.jobs.schemas import GenerateRequest, SamplerChoice
+from sitsearch.workers.local import Found, run_request
+from sitsearch.workers.search.registry import ALGORITHMS
+from sitsearch.workers.search.runs.defaults import with_sampler
 
 
 def body(label: str = "Q", candidates: int = 6, **changes: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]  # the first test s
 
 
 def sitsearch(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service.cli", *words, "--url", service.url]
+    command = [sys.executable, "-m", "sitsearch.service.cli", *words, "--url", service.url]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 

@@ -15,13 +15,13 @@ from ray import serve
 from ray.cluster_utils import Cluster
 from ray.serve.config import HTTPOptions
 
-from models.catalog import model_card
+from sitsearch.models.catalog import model_card
+from sitsearch.workers.jobs.embedded import EmbeddedValkey
+from sitsearch.workers.jobs.schemas import GenerateRequest, Job, Status
+from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.serving.app import APP_NAME, build
+from sitsearch.workers.settings import Settings
 from tests.cluster.requests import body, locally
-from workers.app import APP_NAME, build
-from workers.jobs.embedded import EmbeddedValkey
-from workers.jobs.schemas import GenerateRequest, Job, Status
-from workers.jobs.store import JobStore
-from workers.settings import Settings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 

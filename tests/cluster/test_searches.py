@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.client import Client, Problem
+from sitsearch.service.client import Client, Problem
 from tests.cluster.requests import body, locally, winner
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]  # the first test starts the service

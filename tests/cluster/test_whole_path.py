@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.client import Client
+from sitsearch.service.client import Client
 from tests.cluster.conftest import Service
 from tests.cluster.requests import body, locally, winner
 
@@ -105,7 +105,9 @@ def test_warm_up_is_reported_apart_from_what_jobs_cost(service: Service) -> None
 
 def test_a_gateway_killed_loses_no_job(service: Service, client: Client) -> None:
     job = client.submit(body(candidates=128, seed=6))
-    (pid,) = [p for p in service.descendants() if b"service.gateway" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    (pid,) = [
+        p for p in service.descendants() if b"sitsearch.service.gateway" in Path(f"/proc/{p}/cmdline").read_bytes()
+    ]
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 30
     while not client.ready():

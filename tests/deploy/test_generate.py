@@ -6,8 +6,8 @@ from ray.serve._private.build_app import build_app
 from ray.serve.schema import ServeDeploySchema
 
 from deploy import generate
-from workers import app as workers_app
-from workers.settings import Settings
+from sitsearch.workers.serving import app as workers_app
+from sitsearch.workers.settings import Settings
 
 
 @pytest.fixture

@@ -1,3 +1,7 @@
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +32,24 @@ def test_what_is_copied_is_there_and_let_through_by_the_ignore_file(image: str) 
 def test_the_gateway_has_no_weights_and_the_workers_no_gateway() -> None:
     assert not any(source.startswith("models") for source in copied("gateway"))
     assert not any(source.startswith("service") for source in copied("workers"))
+
+
+@pytest.mark.parametrize(
+    ("image", "module"), [("gateway", "sitsearch.service.gateway.app"), ("workers", "sitsearch.workers.serving.app")]
+)
+def test_what_an_image_copies_is_all_that_it_imports(image: str, module: str, tmp_path: Path) -> None:
+    for words in instructions(image):
+        if words[0] == "COPY" and words[1].startswith(("sitsearch", "models", "workers", "service")):
+            target = tmp_path / words[2]
+            target.mkdir(parents=True, exist_ok=True) if words[2].endswith("/") else None
+            source = ROOT / words[1]
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    code = f"import sitsearch, {module}; print(sitsearch.__file__)"
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == str(tmp_path / "sitsearch/__init__.py")
 
 
 @pytest.mark.parametrize("image", IMAGES)

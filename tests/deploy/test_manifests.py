@@ -98,7 +98,7 @@ def test_the_strict_schema_refuses_a_misspelt_field(manifests: list[Manifest]) -
 def test_the_serve_config_is_one_that_ray_takes(manifests: list[Manifest]) -> None:
     config = ServeDeploySchema.model_validate(yaml.safe_load(ray_service(manifests)["spec"]["serveConfigV2"]))
     (app,) = config.applications
-    assert (app.name, app.import_path, app.route_prefix) == ("sitsearch", "workers.app:build", None)
+    assert (app.name, app.import_path, app.route_prefix) == ("sitsearch", "sitsearch.workers.serving.app:build", None)
 
 
 def test_the_deployments_of_the_serve_config_fit_on_the_workers(manifests: list[Manifest]) -> None:

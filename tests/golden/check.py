@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.diffusion import diffusion
-from models.guidance import combine
-from models.interpolants import Interpolant, interpolant_named
-from models.samplers import Sampler, make_sampler
-from models.sit import SiT, SiTConfig
+from sitsearch.models.diffusion import diffusion
+from sitsearch.models.guidance import combine
+from sitsearch.models.interpolants import Interpolant, interpolant_named
+from sitsearch.models.samplers import Sampler, make_sampler
+from sitsearch.models.sit import SiT, SiTConfig
 
 DATA = Path(__file__).parent / "data"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.interpolants import Interpolant, like
-from models.samplers import Sampler, State
+from sitsearch.models.interpolants import Interpolant, like
+from sitsearch.models.samplers import Sampler, State
 
 Field = Callable[[Tensor, Tensor], Tensor]
 

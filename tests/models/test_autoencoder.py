@@ -12,8 +12,8 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.autoencoder import LatentImages, downsampling, load_autoencoder
-from models.errors import BadWeights, MissingLibrary
+from sitsearch.models.autoencoder import LatentImages, downsampling, load_autoencoder
+from sitsearch.models.errors import BadWeights, MissingLibrary
 from tests.models.tiny_vae import WEIGHTS, save_vae, with_former_names
 
 SCALE = 0.18215

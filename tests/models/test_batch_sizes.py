@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from models.batch_sizes import BatchSizes, halvings
+from sitsearch.models.batch_sizes import BatchSizes, halvings
 
 ROWS = torch.arange(8.0)
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.catalog import load_generator
-from models.diffusion import DIFFUSIONS
-from models.generator import Generator
-from models.interpolants import INTERPOLANTS
-from models.noise import gaussian
-from models.samplers import SAMPLERS, make_sampler
-from models.samplers.sde import LAST_STEPS
+from sitsearch.models.catalog import load_generator
+from sitsearch.models.diffusion import DIFFUSIONS
+from sitsearch.models.generator import Generator
+from sitsearch.models.interpolants import INTERPOLANTS
+from sitsearch.models.noise import gaussian
+from sitsearch.models.samplers import SAMPLERS, make_sampler
+from sitsearch.models.samplers.sde import LAST_STEPS
 from tests.models.problems import Field, run
 
 PREDICTIONS = ("velocity", "score", "noise")

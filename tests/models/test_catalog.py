@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models import catalog
-from models.condition import Condition
-from models.download import pull
-from models.errors import BadCard, BadWeights, ChecksumMismatch, UnknownCard
-from models.generator import Pixels
-from models.model_card import AutoencoderTable, imagenet_classes
-from models.verifiers.registry import VERIFIER_KINDS
+from sitsearch.models import catalog
+from sitsearch.models.condition import Condition
+from sitsearch.models.download import pull
+from sitsearch.models.errors import BadCard, BadWeights, ChecksumMismatch, UnknownCard
+from sitsearch.models.generator import Pixels
+from sitsearch.models.model_card import AutoencoderTable, imagenet_classes
+from sitsearch.models.verifiers.registry import VERIFIER_KINDS
 from tests.models.file_server import FileServer, serve
 from tests.models.tiny_sit import TINY, save_sharded, tiny_sit, train_checkpoint
 from tests.models.tiny_vae import save_vae

@@ -14,11 +14,11 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from models.card_files import RemoteFile
-from models.checksums import SUMS
-from models.download import ATTEMPTS, Pulled, download, pull
-from models.errors import BadCard, ChecksumMismatch, DownloadFailed, UnknownCard
-from service.cli.models_command import app
+from sitsearch.models.card_files import RemoteFile
+from sitsearch.models.checksums import SUMS
+from sitsearch.models.download import ATTEMPTS, Pulled, download, pull
+from sitsearch.models.errors import BadCard, ChecksumMismatch, DownloadFailed, UnknownCard
+from sitsearch.service.cli.models_command import app
 from tests.models.file_server import FileServer, serve
 
 #: Larger than what the loopback's buffers swallow at once.
@@ -246,5 +246,7 @@ def test_the_command_ends_with_1_and_the_reason_when_it_cannot_fetch(card: Path,
 
 
 def test_fetching_needs_no_torch() -> None:
-    code = "import sys, models.download, service.cli.models_command; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, sitsearch.models.download, sitsearch.service.cli.models_command; sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.guidance import Guidance, combine
+from sitsearch.models.guidance import Guidance, combine
 
 
 def test_scale_one_gives_the_conditional_prediction() -> None:

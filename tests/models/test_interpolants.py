@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.diffusion import DIFFUSIONS, diffusion, noise_weight
-from models.interpolants import INTERPOLANTS, PREDICTIONS, VP, Interpolant, interpolant_named
+from sitsearch.models.diffusion import DIFFUSIONS, diffusion, noise_weight
+from sitsearch.models.interpolants import INTERPOLANTS, PREDICTIONS, VP, Interpolant, interpolant_named
 
 PATHS = [interpolant_named(name) for name in INTERPOLANTS]
 EVERY = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)

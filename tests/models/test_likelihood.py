@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.catalog import load_generator
-from models.condition import Condition
-from models.field import Field, conditioned, differentiable
-from models.generator import SiTGenerator
-from models.guidance import Guidance
-from models.interpolants import INTERPOLANTS, Interpolant, Linear, interpolant_named, like
-from models.inversion import FIXED_STEP, invert
-from models.likelihood import divergence, log_likelihood
-from models.samplers import SAMPLERS, make_sampler
-from models.samplers.runge_kutta import RungeKutta
+from sitsearch.models.catalog import load_generator
+from sitsearch.models.condition import Condition
+from sitsearch.models.field import Field, conditioned, differentiable
+from sitsearch.models.generator import SiTGenerator
+from sitsearch.models.guidance import Guidance
+from sitsearch.models.interpolants import INTERPOLANTS, Interpolant, Linear, interpolant_named, like
+from sitsearch.models.inversion import FIXED_STEP, invert
+from sitsearch.models.likelihood import divergence, log_likelihood
+from sitsearch.models.samplers import SAMPLERS, make_sampler
+from sitsearch.models.samplers.runge_kutta import RungeKutta
 from tests.golden.check import analytic_field
 from tests.models.problems import GaussianData, run
 

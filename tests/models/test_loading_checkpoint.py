@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.errors import BadWeights
-from models.loading.checkpoint import FOLDER_FILES, read_checkpoint, read_shapes
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.loading.checkpoint import FOLDER_FILES, read_checkpoint, read_shapes
 from tests.models.tiny_sit import save_sharded, tiny_sit, train_checkpoint
 
 NET = tiny_sit()

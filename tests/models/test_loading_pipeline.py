@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import catalog
-from models.condition import Condition
-from models.errors import BadCard, BadWeights
+from sitsearch.models import catalog
+from sitsearch.models.condition import Condition
+from sitsearch.models.errors import BadCard, BadWeights
 from tests.models.tiny_sd3 import save_flux, save_sd3
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.errors import BadWeights
-from models.loading.sit import blank, config_of, count_parameters, load_sit
-from models.sit import PATCH_SIZES, SIZES, SiTConfig
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.loading.sit import blank, config_of, count_parameters, load_sit
+from sitsearch.models.sit import PATCH_SIZES, SIZES, SiTConfig
 from tests.models.tiny_sit import TINY, tiny_sit
 
 

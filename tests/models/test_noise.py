@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.noise import Purpose, draw, gaussian, step_noise
+from sitsearch.models.noise import Purpose, draw, gaussian, step_noise
 
 COUNT = st.integers(0, 2**64 - 1)
 WORDS = st.tuples(COUNT, COUNT, COUNT, COUNT)

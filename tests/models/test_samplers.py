@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.diffusion import DIFFUSIONS
-from models.interpolants import INTERPOLANTS, interpolant_named
-from models.samplers import SAMPLERS, concat, evaluations_per_step, make_sampler, time_grid
-from models.samplers.sde import LAST_STEPS
+from sitsearch.models.diffusion import DIFFUSIONS
+from sitsearch.models.interpolants import INTERPOLANTS, interpolant_named
+from sitsearch.models.samplers import SAMPLERS, concat, evaluations_per_step, make_sampler, time_grid
+from sitsearch.models.samplers.sde import LAST_STEPS
 from tests.golden.check import analytic_field
 from tests.models.problems import GaussianData, run, states
 

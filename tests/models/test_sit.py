@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.sit import PATCH_SIZES, SIZES, SiT, SiTConfig, sincos_positions
+from sitsearch.models.sit import PATCH_SIZES, SIZES, SiT, SiTConfig, sincos_positions
 
 #: Millions of parameters, and GMACs at 32x32 latents by patch size (SiT and DiT, Table 1 and appendix).
 PUBLISHED = {

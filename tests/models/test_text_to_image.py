@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.condition import Condition
-from models.errors import BadWeights, MissingLibrary
-from models.guidance import combine
-from models.samplers import make_sampler, time_grid
-from models.text_to_image import TextToImage, base, load_text_to_image
+from sitsearch.models.condition import Condition
+from sitsearch.models.errors import BadWeights, MissingLibrary
+from sitsearch.models.guidance import combine
+from sitsearch.models.samplers import make_sampler, time_grid
+from sitsearch.models.text_to_image import TextToImage, base, load_text_to_image
 from tests.models.tiny_sd3 import save_flux, save_sd3
 
 TOKENS = 24

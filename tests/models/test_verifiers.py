@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.catalog import load_verifier, verifier_card
-from models.condition import Condition
-from models.verifiers.base import Verifier
+from sitsearch.models.catalog import load_verifier, verifier_card
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import Verifier
 from tests.models.test_catalog import VERIFIERS
 
 EACH = pytest.mark.parametrize("name", VERIFIERS)

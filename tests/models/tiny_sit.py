@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.sit import SiT, SiTConfig
+from sitsearch.models.sit import SiT, SiTConfig
 
 TINY = SiTConfig(
     input_size=8, patch_size=2, in_channels=4, hidden_size=64, depth=2, num_heads=1, num_classes=5, learn_sigma=True

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from service.cli import main
-from service.cli.supervisor import free_port
+from sitsearch.service.cli import main
+from sitsearch.service.cli.supervisor import free_port
 
 
 def test_an_absent_service_is_said_in_one_line(

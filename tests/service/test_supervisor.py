@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.supervisor import StartError, supervise
-from workers.jobs.embedded import EmbeddedValkey
-from workers.settings import Settings
+from sitsearch.service.cli.supervisor import StartError, supervise
+from sitsearch.workers.jobs.embedded import EmbeddedValkey
+from sitsearch.workers.settings import Settings
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from models.generator import SiTGenerator
-from models.sit import SiT, SiTConfig
+from sitsearch.models.generator import SiTGenerator
+from sitsearch.models.sit import SiT, SiTConfig
 
 
 def tiny_generator(interpolant: str = "Linear", prediction: str = "velocity") -> SiTGenerator:

@@ -17,8 +17,8 @@ from typing import Self
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from workers.errors import SitsearchError
-from workers.processes import die_with_parent
+from sitsearch.workers.errors import SitsearchError
+from sitsearch.workers.jobs.processes import die_with_parent
 
 _START_TIMEOUT, _STOP_TIMEOUT, _LOCK_TIMEOUT = 30.0, 10.0, 3.0
 

@@ -15,7 +15,7 @@ SitsearchError
 
 from __future__ import annotations
 
-from workers.errors import SitsearchError
+from sitsearch.workers.errors import SitsearchError
 
 
 class StoreError(SitsearchError):

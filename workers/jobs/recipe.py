@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from workers.jobs.base import MAX_SEED, MAX_STEPS, Schema
+from sitsearch.workers.jobs.base import MAX_SEED, MAX_STEPS, Schema
 
 Number = Annotated[int, Field(ge=0)]
 Time = Annotated[float, Field(ge=0, le=1)]

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
-from workers.jobs.base import MAX_SEED, MAX_STEPS, PRIORITIES, Count, Real, Schema
-from workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.base import MAX_SEED, MAX_STEPS, PRIORITIES, Count, Real, Schema
+from sitsearch.workers.jobs.recipe import Recipe
 
 MAX_NFE = 10_000_000
 MAX_IMAGES = 64
@@ -64,7 +64,8 @@ ENSEMBLE = "ensemble"
 
 
 class VerifierChoice(Schema):
-    """The verifier that selects: one by name, or an `ensemble` of `members`, by a rule of `workers.search.selection`.
+    """The verifier that selects: one by name, or an `ensemble` of `members`, by a rule of
+    `sitsearch.workers.search.runs.selection`.
 
     `weights` go with the rule `zscore`, one a member; `least` with `gate`, one for every member but the last.
     """
@@ -108,7 +109,7 @@ class SearchChoice(BaseModel):
 
 
 class SamplerChoice(Schema):
-    """How one candidate is sampled; the fields are those of `models.samplers.Spec`, and guidance.
+    """How one candidate is sampled; the fields are those of `sitsearch.models.samplers.Spec`, and guidance.
 
     `final_steps` re-generates the winners at that many steps. `path` names an interpolant to sample on in place of the
     model's own: x on one path is a rescaled x on the other at the time of equal signal-to-noise ratio.
@@ -272,8 +273,8 @@ class Result(Schema):
     Attributes:
         images: best first; of a search over many conditions, by slot.
         candidates: how many were scored, the final generation not counted.
-        hacking: auditors that fell while the selecting score rose (`workers.search.selection.hacking`); None without
-            auditors.
+        hacking: auditors that fell while the selecting score rose (`sitsearch.workers.search.runs.selection.hacking`);
+            None without auditors.
         stopped_by: what ended it.
     """
 

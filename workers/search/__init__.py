@@ -1,5 +1,1 @@
-"""Search algorithms, pure ask/tell, and the run that drives any of them."""
-
-from workers.search.registry import ALGORITHMS
-
-__all__ = ["ALGORITHMS"]
+"""Search: what algorithms are made of, the algorithms, and the runs that drive them. Pure; never torch or Ray."""

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from workers.errors import SearchError
-from workers.jobs.base import Schema
-from workers.jobs.recipe import Recipe
-from workers.jobs.schemas import Candidate
-from workers.search.sampling import Sampling
+from sitsearch.workers.errors import SearchError
+from sitsearch.workers.jobs.base import Schema
+from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.schemas import Candidate
+from sitsearch.workers.search.sampling import Sampling
 
 
 class Options(Schema):

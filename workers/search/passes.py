@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from workers.jobs.schemas import Candidate
-from workers.search.base import Allowance, Proposal, State, advance
+from sitsearch.workers.jobs.schemas import Candidate
+from sitsearch.workers.search.base import Allowance, Proposal, State, advance
 
 #: Plain trajectories that are proposed together.
 PLAIN_ROUND = 16

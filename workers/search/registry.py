@@ -1,7 +1,7 @@
 """Which search algorithms there are: one line each, and those of installed plug-ins.
 
 A plug-in is a Python package with an entry point in the group `sitsearch.algorithms`, `name = "module:Class"`; its
-class follows the protocol of `workers.search.base.Search`, and `name` is also the class's own `name`.
+class follows the protocol of `sitsearch.workers.search.base.Search`, and `name` is also the class's own `name`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Any
 
-from workers.errors import PluginError
-from workers.jobs.schemas import AlgorithmOffer
-from workers.search.base import Search
-from workers.search.epsilon_greedy import EpsilonGreedy
-from workers.search.evolutionary import EvoSearch
-from workers.search.fk_steering import FkSteering
-from workers.search.paths import PathSearch
-from workers.search.random_search import RandomSearch
-from workers.search.rollover import Rollover
-from workers.search.successive_halving import SuccessiveHalving
-from workers.search.tree import TreeSearch
-from workers.search.zero_order import ZeroOrderSearch
+from sitsearch.workers.errors import PluginError
+from sitsearch.workers.jobs.schemas import AlgorithmOffer
+from sitsearch.workers.search.algorithms.epsilon_greedy import EpsilonGreedy
+from sitsearch.workers.search.algorithms.evolutionary import EvoSearch
+from sitsearch.workers.search.algorithms.fk_steering import FkSteering
+from sitsearch.workers.search.algorithms.paths import PathSearch
+from sitsearch.workers.search.algorithms.random_search import RandomSearch
+from sitsearch.workers.search.algorithms.rollover import Rollover
+from sitsearch.workers.search.algorithms.successive_halving import SuccessiveHalving
+from sitsearch.workers.search.algorithms.tree import TreeSearch
+from sitsearch.workers.search.algorithms.zero_order import ZeroOrderSearch
+from sitsearch.workers.search.base import Search
 
 GROUP = "sitsearch.algorithms"
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.training.glyphs.families import CLASSES
+from sitsearch.models.training.glyphs.families import CLASSES
 
 #: Named colours (sRGB in [0, 1]); a caption may use the names.
 PALETTE: dict[str, tuple[float, float, float]] = {
@@ -37,7 +37,7 @@ class GlyphData:
     """The masks of one split, from which batches of random colours are drawn.
 
     Args:
-        path: NPZ written by `models.training.glyphs.render`.
+        path: NPZ written by `sitsearch.models.training.glyphs.render`.
         held_out: the held-out families instead of the training ones.
     """
 
@@ -83,7 +83,7 @@ class GlyphData:
 
 
 class GlyphTrainingData:
-    """The training families in random colours; see `models.training.data.TrainingData`."""
+    """The training families in random colours; see `sitsearch.models.training.data.TrainingData`."""
 
     uniforms = 7  # a pair of colours, and a jitter of each channel of each
     shape = (3, 32, 32)

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.loading.checkpoint import read_checkpoint
-from models.verifiers.glyph_net import GlyphNet
+from sitsearch.models.loading.checkpoint import read_checkpoint
+from sitsearch.models.verifiers.glyph_net import GlyphNet
 
 
 class GlyphEncoder:
-    """See `models.training.encoders.Encoder`: states `[B, 3, 32, 32]` in [-1, 1] to an 8x8 grid of features.
+    """See `sitsearch.models.training.encoders.Encoder`: states `[B, 3, 32, 32]` in [-1, 1] to an 8x8 grid of features.
 
     Raises:
         BadWeights: the file is missing or damaged.

@@ -1,4 +1,6 @@
-"""Ship a training run: `python -m models.training.glyphs.export EMA.safetensors CLASSIFIER.safetensors GLYPHS.npz`.
+"""Ship a training run.
+
+`python -m sitsearch.models.training.glyphs.export EMA.safetensors CLASSIFIER.safetensors GLYPHS.npz`.
 
 Writes into `models/checkpoints/`: the generator in bfloat16, the classifier in float16, and `glyphs_stats.npz`, the
 mean and covariance of the classifier's features over the training glyphs (reference of FID) and their Inception Score.
@@ -14,10 +16,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.catalog import ROOT, load_verifier
-from models.training.glyphs.dataset import GlyphData
-from models.verifiers.classifier import GlyphClassifier
-from models.verifiers.inception_oracle import inception_score
+from sitsearch.models.catalog import ROOT, load_verifier
+from sitsearch.models.training.glyphs.dataset import GlyphData
+from sitsearch.models.verifiers.classifier import GlyphClassifier
+from sitsearch.models.verifiers.inception_oracle import inception_score
 
 CHECKPOINTS = ROOT / "checkpoints"
 REFERENCE_IMAGES = 31_000

@@ -1,4 +1,4 @@
-"""Render the typefaces to grey coverage masks: `python -m models.training.glyphs.render OUT.npz`.
+"""Render the typefaces to grey coverage masks: `python -m sitsearch.models.training.glyphs.render OUT.npz`.
 
 Every face is scaled to one height of capitals and set on one baseline, so that glyphs fill most of the 32-pixel
 frame while upper and lower case keep their relative size and position. The result is an NPZ with
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from models.training.glyphs.families import CLASSES, HELD_OUT_FAMILIES, TRAIN_FAMILIES
+from sitsearch.models.training.glyphs.families import CLASSES, HELD_OUT_FAMILIES, TRAIN_FAMILIES
 
 SIZE = 32
 MARGIN = 1

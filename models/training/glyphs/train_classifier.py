@@ -1,4 +1,4 @@
-"""Train the glyph classifier: `python -m models.training.glyphs.train_classifier GLYPHS.npz OUT.safetensors`.
+"""Train the glyph classifier: `python -m sitsearch.models.training.glyphs.train_classifier GLYPHS.npz OUT.safetensors`.
 
 Prints the accuracy on the held-out families, and writes it beside the weights as JSON.
 """
@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
-from models.training.glyphs.dataset import GlyphData
-from models.verifiers.glyph_net import GlyphNet
+from sitsearch.models.training.glyphs.dataset import GlyphData
+from sitsearch.models.verifiers.glyph_net import GlyphNet
 
 
 @torch.no_grad()

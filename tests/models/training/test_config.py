@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import models.training.glyphs
-from models.sit import PATCH_SIZES, SIZES, SiTConfig
-from models.training.__main__ import parser
-from models.training.config import BadConfig, ModelSection, TrainingConfig, read_config
+import sitsearch.models.training.glyphs
+from sitsearch.models.sit import PATCH_SIZES, SIZES, SiTConfig
+from sitsearch.models.training.__main__ import parser
+from sitsearch.models.training.config import BadConfig, ModelSection, TrainingConfig, read_config
 
-RECIPE = Path(models.training.glyphs.__file__).parent / "recipe.toml"
+RECIPE = Path(sitsearch.models.training.glyphs.__file__).parent / "recipe.toml"
 
 
 def test_flags_change_the_file_and_take_toml_or_bare_words(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from models.generator import Pixels
-from models.training.config import BadConfig, DataSection
-from models.training.data import open_data
+from sitsearch.models.generator import Pixels
+from sitsearch.models.training.config import BadConfig, DataSection
+from sitsearch.models.training.data import open_data
 
 
 def test_an_npz_of_images(images_npz: Path) -> None:

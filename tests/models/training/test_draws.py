@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from models.training.draws import Plan, logit_normal_times, uniform_times
+from sitsearch.models.training.draws import Plan, logit_normal_times, uniform_times
 
 PLAN = Plan(
     seed=3,

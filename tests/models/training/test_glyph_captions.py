@@ -8,8 +8,8 @@ import re
 import open_clip  # type: ignore[import-untyped]
 import pytest
 
-from models.training.glyphs.families import CLASSES
-from models.training.glyphs.verifiers.captions import (
+from sitsearch.models.training.glyphs.families import CLASSES
+from sitsearch.models.training.glyphs.verifiers.captions import (
     ATTRIBUTES,
     VOCABULARY,
     Glyph,
@@ -18,7 +18,7 @@ from models.training.glyphs.verifiers.captions import (
     describe_all,
     worded,
 )
-from models.training.glyphs.verifiers.train_clip import CONFIG
+from sitsearch.models.training.glyphs.verifiers.train_clip import CONFIG
 
 FULL = Glyph("Q", "uppercase", "bold", "italic", "serif", "red", "white")
 

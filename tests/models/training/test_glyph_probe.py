@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.training.glyphs.dataset import PALETTE
-from models.training.glyphs.verifiers.captions import Glyph, case_of
-from models.training.glyphs.verifiers.probe import color_names, mask_of, measured_colors
-from models.training.glyphs.verifiers.train_clip import SIBLINGS, sibling_loss, siblings
-from models.training.glyphs.verifiers.train_probe import agreement
+from sitsearch.models.training.glyphs.dataset import PALETTE
+from sitsearch.models.training.glyphs.verifiers.captions import Glyph, case_of
+from sitsearch.models.training.glyphs.verifiers.probe import color_names, mask_of, measured_colors
+from sitsearch.models.training.glyphs.verifiers.train_clip import SIBLINGS, sibling_loss, siblings
+from sitsearch.models.training.glyphs.verifiers.train_probe import agreement
 
 FULL = Glyph("Q", "uppercase", "bold", "italic", "serif", "red", "white")
 

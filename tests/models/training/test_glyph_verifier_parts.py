@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.training.glyphs.dataset import COLOR_JITTER, PALETTE
-from models.training.glyphs.families import CLASSES
-from models.training.glyphs.verifiers.degrade import DEGRADATIONS, Degradation
-from models.training.glyphs.verifiers.fit import fit, save
-from models.training.glyphs.verifiers.styled import StyledGlyphs
-from models.training.glyphs.verifiers.train_aesthetic import ridge
-from models.training.glyphs.verifiers.train_auditor import augmented
-from models.training.glyphs.verifiers.train_clip import AttributeHeads, draw
+from sitsearch.models.training.glyphs.dataset import COLOR_JITTER, PALETTE
+from sitsearch.models.training.glyphs.families import CLASSES
+from sitsearch.models.training.glyphs.verifiers.degrade import DEGRADATIONS, Degradation
+from sitsearch.models.training.glyphs.verifiers.fit import fit, save
+from sitsearch.models.training.glyphs.verifiers.styled import StyledGlyphs
+from sitsearch.models.training.glyphs.verifiers.train_aesthetic import ridge
+from sitsearch.models.training.glyphs.verifiers.train_auditor import augmented
+from sitsearch.models.training.glyphs.verifiers.train_clip import AttributeHeads, draw
 
 FACES = [
     {"family": "plain", "category": "sans-serif", "weight": 400, "italic": False, "held_out": False},

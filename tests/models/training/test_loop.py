@@ -14,17 +14,17 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from models.catalog import load_generator, model_card
-from models.condition import Condition
-from models.errors import BadWeights
-from models.field import conditioned
-from models.generator import SiTGenerator
-from models.training.__main__ import main
-from models.training.config import BadConfig, OptimizerSection, read_config
-from models.training.ema import Ema
-from models.training.loop import Trainer, share
-from models.training.optim import make_optimizers, rate
-from models.training.trainee import Trainee
+from sitsearch.models.catalog import load_generator, model_card
+from sitsearch.models.condition import Condition
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.field import conditioned
+from sitsearch.models.generator import SiTGenerator
+from sitsearch.models.training.__main__ import main
+from sitsearch.models.training.config import BadConfig, OptimizerSection, read_config
+from sitsearch.models.training.ema import Ema
+from sitsearch.models.training.loop import Trainer, share
+from sitsearch.models.training.optim import make_optimizers, rate
+from sitsearch.models.training.trainee import Trainee
 from tests.models.training.conftest import distance, state
 
 
@@ -108,7 +108,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(tmp_path: Path, tiny: d
     flags = [word for key, value in tiny.items() for word in (f"--{key}", value)]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launch, "-m", "models.training", "--out", str(two), "--cpu", *flags],
+        [*launch, "-m", "sitsearch.models.training", "--out", str(two), "--cpu", *flags],
         capture_output=True,
         text=True,
         timeout=280,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.interpolants import INTERPOLANTS, interpolant_named, like
-from models.training.losses import alignment, contrast, flow_loss, train_interval
+from sitsearch.models.interpolants import INTERPOLANTS, interpolant_named, like
+from sitsearch.models.training.losses import alignment, contrast, flow_loss, train_interval
 
 PATHS = pytest.mark.parametrize("path", list(INTERPOLANTS))
 

@@ -19,7 +19,7 @@ def picture(png: str) -> np.ndarray:
 
 
 def remote_scores(body: Any) -> Reply:
-    """The wire format of `models.verifiers.remote`, answered in the reverse order."""
+    """The wire format of `sitsearch.models.verifiers.remote`, answered in the reverse order."""
     scores = [{"index": row["index"], "score": float(picture(row["png"]).mean()) / 255} for row in body["images"]]
     return 200, {}, {"scores": scores[::-1]}
 

@@ -15,21 +15,21 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from transformers import AutoModel, AutoProcessor, BitImageProcessor, Dinov2ForImageClassification
 
-from models.checksums import sha256_of
-from models.condition import Condition
-from models.errors import BadWeights
-from models.verifiers.aesthetic import aesthetic_head
-from models.verifiers.class_score import class_score
-from models.verifiers.clip import ClipScore, ClipZeroShot
-from models.verifiers.dinov2 import Dinov2Classifier
-from models.verifiers.fid_oracle import FidOracle
-from models.verifiers.frechet import FrechetReference
-from models.verifiers.hpsv2 import HPSv2
-from models.verifiers.image_reward import MEAN, STD, ImageReward
-from models.verifiers.inception import InceptionV3
-from models.verifiers.inception_oracle import InceptionOracle, inception_score
-from models.verifiers.pickscore import PickScore
-from models.verifiers.statistics import Contrast, Sharpness
+from sitsearch.models.checksums import sha256_of
+from sitsearch.models.condition import Condition
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.verifiers.aesthetic import aesthetic_head
+from sitsearch.models.verifiers.class_score import class_score
+from sitsearch.models.verifiers.clip import ClipScore, ClipZeroShot
+from sitsearch.models.verifiers.dinov2 import Dinov2Classifier
+from sitsearch.models.verifiers.fid_oracle import FidOracle
+from sitsearch.models.verifiers.frechet import FrechetReference
+from sitsearch.models.verifiers.hpsv2 import HPSv2
+from sitsearch.models.verifiers.image_reward import MEAN, STD, ImageReward
+from sitsearch.models.verifiers.inception import InceptionV3
+from sitsearch.models.verifiers.inception_oracle import InceptionOracle, inception_score
+from sitsearch.models.verifiers.pickscore import PickScore
+from sitsearch.models.verifiers.statistics import Contrast, Sharpness
 from tests.models.verifiers import tiny
 
 PROMPTS = ["a bold red italic q", "thin blue seven", "h"]

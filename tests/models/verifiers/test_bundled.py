@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.catalog import ROOT, load_verifier
-from models.condition import Condition
-from models.training.glyphs.verifiers.captions import Glyph, canonical, values_of
-from models.training.glyphs.verifiers.degrade import DEGRADATIONS
-from models.training.glyphs.verifiers.evaluate import attribute_accuracy, reading_accuracy
-from models.training.glyphs.verifiers.probe import load_probe
-from models.training.glyphs.verifiers.train_probe import agreement
-from models.verifiers.clip import ClipScore, unit
+from sitsearch.models.catalog import ROOT, load_verifier
+from sitsearch.models.condition import Condition
+from sitsearch.models.training.glyphs.verifiers.captions import Glyph, canonical, values_of
+from sitsearch.models.training.glyphs.verifiers.degrade import DEGRADATIONS
+from sitsearch.models.training.glyphs.verifiers.evaluate import attribute_accuracy, reading_accuracy
+from sitsearch.models.training.glyphs.verifiers.probe import load_probe
+from sitsearch.models.training.glyphs.verifiers.train_probe import agreement
+from sitsearch.models.verifiers.clip import ClipScore, unit
 
 #: Least share of held-out glyphs that each reader reads; chance is 1/62.
 READERS = {"classifier": 0.97, "auditor": 0.97, "dinov2": 0.90, "clip_class": 0.88}

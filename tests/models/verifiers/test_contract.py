@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 import pytest
 import torch
 
-from models.catalog import load_generator
-from models.condition import Condition
-from models.field import conditioned
-from models.noise import gaussian
-from models.samplers import make_sampler
-from models.verifiers.base import Verifier
-from models.verifiers.registry import VERIFIER_KINDS, build_verifier
+from sitsearch.models.catalog import load_generator
+from sitsearch.models.condition import Condition
+from sitsearch.models.field import conditioned
+from sitsearch.models.noise import gaussian
+from sitsearch.models.samplers import make_sampler
+from sitsearch.models.verifiers.base import Verifier
+from sitsearch.models.verifiers.registry import VERIFIER_KINDS, build_verifier
 from tests.models.verifiers.server import serving
 from tests.models.verifiers.tiny import SERVED, SIZE, TINY
 

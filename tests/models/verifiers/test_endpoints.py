@@ -11,13 +11,13 @@ import jsonschema
 import pytest
 import torch
 
-from models.condition import Condition
-from models.verifiers.base import Verifier
-from models.verifiers.errors import BadOptions, VerifierUnavailable
-from models.verifiers.registry import build_verifier
-from models.verifiers.remote import RemoteScorer
-from models.verifiers.scoring import Scorer
-from models.verifiers.vlm_judge import VlmJudge
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import Verifier
+from sitsearch.models.verifiers.errors import BadOptions, VerifierUnavailable
+from sitsearch.models.verifiers.registry import build_verifier
+from sitsearch.models.verifiers.remote import RemoteScorer
+from sitsearch.models.verifiers.scoring import Scorer
+from sitsearch.models.verifiers.vlm_judge import VlmJudge
 from tests.models.verifiers.answers import judge_verdict, picture, remote_scores
 from tests.models.verifiers.server import Reply, serving
 

@@ -13,10 +13,10 @@ import jsonschema
 import pytest
 import torch
 
-from models.catalog import load_verifier
-from models.condition import Condition
-from models.verifiers.errors import BadOptions, PluginError, UnknownKind
-from models.verifiers.registry import (
+from sitsearch.models.catalog import load_verifier
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.errors import BadOptions, PluginError, UnknownKind
+from sitsearch.models.verifiers.registry import (
     VERIFIER_KINDS,
     build_verifier,
     options_model,

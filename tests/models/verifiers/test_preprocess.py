@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import BitImageProcessor, CLIPImageProcessor
 
-from models.errors import BadWeights
-from models.verifiers.preprocess import CLIP_STD, Transform
+from sitsearch.models.errors import BadWeights
+from sitsearch.models.verifiers.preprocess import CLIP_STD, Transform
 
 #: One 8-bit level, before normalising by the smallest of CLIP's standard deviations.
 TOLERANCE = 1.01 / 255 / min(CLIP_STD)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.catalog import load_verifier
-from models.condition import Condition
-from models.verifiers.base import Verifier
-from models.verifiers.scoring import Scorer
+from sitsearch.models.catalog import load_verifier
+from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import Verifier
+from sitsearch.models.verifiers.scoring import Scorer
 
 PICTURES = torch.randint(0, 256, (20, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

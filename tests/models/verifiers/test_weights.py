@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.checksums import sha256_of
-from models.errors import BadWeights, ChecksumMismatch
-from models.verifiers.weights import read_state, require_folder
+from sitsearch.models.checksums import sha256_of
+from sitsearch.models.errors import BadWeights, ChecksumMismatch
+from sitsearch.models.verifiers.weights import read_state, require_folder
 
 STATE = {"a": torch.arange(3.0), "b": torch.ones(2, 2)}
 

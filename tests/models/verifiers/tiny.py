@@ -27,11 +27,11 @@ from transformers import (
     Dinov2ForImageClassification,
 )
 
-from models.catalog import ROOT, load_generator
-from models.checksums import sha256_of
-from models.verifiers.auditor_net import AuditorNet
-from models.verifiers.base import Verifier
-from models.verifiers.registry import build_verifier
+from sitsearch.models.catalog import ROOT, load_generator
+from sitsearch.models.checksums import sha256_of
+from sitsearch.models.verifiers.auditor_net import AuditorNet
+from sitsearch.models.verifiers.base import Verifier
+from sitsearch.models.verifiers.registry import build_verifier
 from tests.models.verifiers.answers import judge_verdict, remote_scores
 
 SIZE = 32

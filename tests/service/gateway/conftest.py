@@ -12,17 +12,17 @@ import httpx
 import pytest
 import uvicorn
 
-from service.gateway.app import create_app
-from workers.jobs.schemas import (
+from sitsearch.service.gateway.app import create_app
+from sitsearch.workers.jobs.schemas import (
     ModelOffer,
     Offer,
     SamplerChoice,
     SamplerOffer,
     VerifierOffer,
 )
-from workers.jobs.store import JobStore
-from workers.search.registry import algorithm_offers
-from workers.settings import Settings
+from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.search.registry import algorithm_offers
+from sitsearch.workers.settings import Settings
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 OFFER = Offer(

@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
+from sitsearch.workers.jobs.schemas import JobError, SamplerChoice, Status, Usage
+from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.settings import Settings
 from tests.service.gateway.conftest import OFFER, body, problem, serving
-from tests.workers.jobs.makers import PNG, claimed, log_round, make_job, make_result, succeeded
-from workers.jobs.schemas import JobError, SamplerChoice, Status, Usage
-from workers.jobs.store import JobStore
-from workers.settings import Settings
+from tests.workers.jobs.store.makers import PNG, claimed, log_round, make_job, make_result, succeeded
 
 
 async def test_a_submitted_job_is_queued_and_found_by_its_links(http: httpx.AsyncClient, store: JobStore) -> None:
@@ -216,7 +216,7 @@ async def test_events_tell_a_jobs_whole_course_and_resume(http: httpx.AsyncClien
 async def test_a_silent_stream_is_kept_alive(
     http: httpx.AsyncClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.gateway.sse.KEEP_ALIVE", 0.05)
+    monkeypatch.setattr("sitsearch.service.gateway.sse.KEEP_ALIVE", 0.05)
     job = make_job()
     await store.submit(job)
     async with http.stream("GET", f"/jobs/{job.id}/events") as answer:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import httpx
 
+from sitsearch.workers.jobs.schemas import Status, Usage
+from sitsearch.workers.jobs.store.store import JobStore
 from tests.service.gateway.conftest import body, problem
-from tests.workers.jobs.makers import claimed, log_round, make_result, succeeded
-from workers.jobs.schemas import Status, Usage
-from workers.jobs.store import JobStore
+from tests.workers.jobs.store.makers import claimed, log_round, make_result, succeeded
 
 
 async def test_a_dry_run_answers_with_the_plan_and_submits_nothing(http: httpx.AsyncClient) -> None:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from sitsearch.workers.jobs.store.store import JobStore
 from tests.service.gateway.conftest import OFFER, body
-from workers.jobs.store import JobStore
 
 
 def environment(url: str, prefix: str, port: int) -> dict[str, str]:
@@ -24,7 +24,7 @@ def environment(url: str, prefix: str, port: int) -> dict[str, str]:
 
 def start(store: JobStore, url: str, port: int) -> subprocess.Popen[bytes]:
     env = environment(url, store.settings.key_prefix, port)
-    process = subprocess.Popen([sys.executable, "-m", "service.gateway"], env=env)
+    process = subprocess.Popen([sys.executable, "-m", "sitsearch.service.gateway"], env=env)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -45,9 +45,10 @@ def port() -> Iterator[int]:
 
 def test_the_gateway_imports_neither_torch_nor_ray() -> None:
     code = (
-        "import sys; from service.gateway.app import create_app; from workers.settings import Settings; "
+        "import sys; from sitsearch.service.gateway.app import create_app; "
+        "from sitsearch.workers.settings import Settings; "
         "create_app(Settings(_env_file=None, redis_url='redis://127.0.0.1:1')); "
-        "print([name for name in ('torch', 'ray', 'numpy', 'models') if name in sys.modules])"
+        "print([name for name in ('torch', 'ray', 'numpy', 'sitsearch.models') if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
@@ -55,7 +56,9 @@ def test_the_gateway_imports_neither_torch_nor_ray() -> None:
 
 def test_without_a_store_it_says_what_is_missing(tmp_path: object) -> None:
     env = {name: value for name, value in os.environ.items() if name != "SITSEARCH_REDIS_URL"}
-    result = subprocess.run([sys.executable, "-m", "service.gateway"], env=env, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "sitsearch.service.gateway"], env=env, capture_output=True, text=True
+    )
     assert result.returncode == 2
     assert "SITSEARCH_REDIS_URL" in result.stderr and "Traceback" not in result.stderr
 

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.gateway.app import create_app
+from sitsearch.service.gateway.app import create_app
+from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.search.registry import ALGORITHMS
+from sitsearch.workers.settings import Settings
 from tests.service.gateway.conftest import LETTERS, OFFER, body, problem, serving
-from workers.jobs.store import JobStore
-from workers.search import ALGORITHMS
-from workers.settings import Settings
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from workers.jobs import embedded
-from workers.jobs.embedded import EmbeddedValkey, EmbeddedValkeyError
+from sitsearch.workers.jobs import embedded
+from sitsearch.workers.jobs.embedded import EmbeddedValkey, EmbeddedValkeyError
 
 
 def wait_until_gone(pid: int) -> None:
@@ -47,7 +47,7 @@ def test_data_outlives_a_killed_server(tmp_path: Path) -> None:
 
 
 def test_the_server_dies_with_a_killed_parent_and_frees_its_folder(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "workers.jobs.embedded", str(tmp_path)]
+    command = [sys.executable, "-m", "sitsearch.workers.jobs.embedded", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         url, _, pid = parent.stdout.readline().split()

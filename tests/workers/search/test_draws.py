@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.search.draws import choose, softmax, systematic, tournament, uniform
+from sitsearch.workers.search.draws import choose, softmax, systematic, tournament, uniform
 
 U = st.floats(0, 1, exclude_max=True)
 WEIGHTS = st.lists(st.floats(0.01, 1), min_size=1, max_size=20).map(lambda xs: [x / math.fsum(xs) for x in xs])

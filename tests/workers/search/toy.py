@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from workers.jobs.recipe import Recipe
-from workers.jobs.schemas import Candidate, GenerateRequest, SamplerOffer
-from workers.search import ALGORITHMS
-from workers.search.base import Allowance, Proposal, State
-from workers.search.plan import make_allowance, sampling_of
-from workers.search.run import SearchRun
+from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.schemas import Candidate, GenerateRequest, SamplerOffer
+from sitsearch.workers.search.base import Allowance, Proposal, State
+from sitsearch.workers.search.registry import ALGORITHMS
+from sitsearch.workers.search.runs.plan import make_allowance, sampling_of
+from sitsearch.workers.search.runs.run import SearchRun
 
 METHODS = {
     offer.name: offer

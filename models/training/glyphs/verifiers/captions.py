@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.training.glyphs.dataset import PALETTE
-from models.training.glyphs.families import CLASSES
+from sitsearch.models.training.glyphs.dataset import PALETTE
+from sitsearch.models.training.glyphs.families import CLASSES
 
 #: The words of each attribute's values; the first is canonical.
 CASES: dict[str, tuple[str, ...]] = {
@@ -77,7 +77,7 @@ def describe(face: Mapping[str, Any], *, weights: int, slants: int) -> Glyph:
     """What holds for every glyph of a face.
 
     Args:
-        face: an entry of the NPZ's `faces`; see `models.training.glyphs.render`.
+        face: an entry of the NPZ's `faces`; see `sitsearch.models.training.glyphs.render`.
         weights: how many weights its family has. A lone one is called 400 however thick it is, so it tells nothing.
         slants: 2 if its family has italics and uprights, else 1. Many scripts and display faces lean without saying so.
     """

@@ -1,6 +1,7 @@
 """Print the figures of the bundled verifiers on held-out families, as their cards quote them.
 
-`python -m models.training.glyphs.verifiers.evaluate GLYPHS.npz STYLES.npz`; every verifier is loaded by its card.
+`python -m sitsearch.models.training.glyphs.verifiers.evaluate GLYPHS.npz STYLES.npz`; every verifier is loaded by its
+card.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.catalog import load_verifier
-from models.condition import Condition
-from models.training.glyphs.verifiers.captions import ATTRIBUTES, Glyph, canonical, values_of
-from models.training.glyphs.verifiers.degrade import DEGRADATIONS
-from models.training.glyphs.verifiers.styled import StyledGlyphs
-from models.training.glyphs.verifiers.train_aesthetic import clean_batch
-from models.verifiers.aesthetic import AestheticPredictor
-from models.verifiers.base import ClassNetwork
-from models.verifiers.clip import OpenClip, unit
+from sitsearch.models.catalog import load_verifier
+from sitsearch.models.condition import Condition
+from sitsearch.models.training.glyphs.verifiers.captions import ATTRIBUTES, Glyph, canonical, values_of
+from sitsearch.models.training.glyphs.verifiers.degrade import DEGRADATIONS
+from sitsearch.models.training.glyphs.verifiers.styled import StyledGlyphs
+from sitsearch.models.training.glyphs.verifiers.train_aesthetic import clean_batch
+from sitsearch.models.verifiers.aesthetic import AestheticPredictor
+from sitsearch.models.verifiers.base import ClassNetwork
+from sitsearch.models.verifiers.clip import OpenClip, unit
 
 SEED = 0
 READERS = ("classifier", "auditor", "dinov2", "clip_class")

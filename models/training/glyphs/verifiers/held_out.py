@@ -1,4 +1,6 @@
-"""A small labelled set for tests and benchmarks: `python -m models.training.glyphs.verifiers.held_out OUT.npz NPZ...`.
+"""A small labelled set for tests and benchmarks.
+
+`python -m sitsearch.models.training.glyphs.verifiers.held_out OUT.npz NPZ...`.
 
 Some glyphs of every character from the held-out families, in random colours, as an NPZ with
 
@@ -15,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.training.glyphs.families import CLASSES
-from models.training.glyphs.verifiers.styled import StyledGlyphs
+from sitsearch.models.training.glyphs.families import CLASSES
+from sitsearch.models.training.glyphs.verifiers.styled import StyledGlyphs
 
 
 def main() -> None:

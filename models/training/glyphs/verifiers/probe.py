@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.card_files import ROOT
-from models.training.glyphs.dataset import PALETTE
-from models.training.glyphs.families import CLASSES
-from models.training.glyphs.verifiers.captions import VOCABULARY, Glyph, case_of
-from models.verifiers.glyph_net import GlyphNet
+from sitsearch.models.card_files import ROOT
+from sitsearch.models.training.glyphs.dataset import PALETTE
+from sitsearch.models.training.glyphs.families import CLASSES
+from sitsearch.models.training.glyphs.verifiers.captions import VOCABULARY, Glyph, case_of
+from sitsearch.models.verifiers.glyph_net import GlyphNet
 
 #: What the network reads -> the values it tells apart.
 READ: dict[str, tuple[str, ...]] = {"character": tuple(CLASSES)} | {

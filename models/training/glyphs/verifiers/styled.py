@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.training.glyphs.dataset import PALETTE, GlyphData
-from models.training.glyphs.families import CLASSES
-from models.training.glyphs.verifiers.captions import Glyph, case_of, describe_all
+from sitsearch.models.training.glyphs.dataset import PALETTE, GlyphData
+from sitsearch.models.training.glyphs.families import CLASSES
+from sitsearch.models.training.glyphs.verifiers.captions import Glyph, case_of, describe_all
 
 COLOR_NAMES = tuple(PALETTE)
 
@@ -22,7 +22,7 @@ class StyledGlyphs:
     """The glyphs of one split of several NPZ files, drawn in random colours together with their descriptions.
 
     Args:
-        paths: NPZs written by `models.training.glyphs.render` or `.verifiers.styles`.
+        paths: NPZs written by `sitsearch.models.training.glyphs.render` or `.verifiers.styles`.
         held_out: the held-out families instead of the training ones.
 
     Attributes:

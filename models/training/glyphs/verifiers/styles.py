@@ -1,8 +1,10 @@
-"""More typefaces, for the verifiers that know styles: `python -m models.training.glyphs.verifiers.styles OUT.npz`.
+"""More typefaces, for the verifiers that know styles.
+
+`python -m sitsearch.models.training.glyphs.verifiers.styles OUT.npz`.
 
 `glyphs` itself is drawn from families of which few are display or handwriting and few are monospaced. CLIP learns those
 words from these too. They come from where the others do, and the NPZ has the same form: see
-`models.training.glyphs.render`. A family in `HELD_OUT_STYLES` is never trained on.
+`sitsearch.models.training.glyphs.render`. A family in `HELD_OUT_STYLES` is never trained on.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.training.glyphs.families import CLASSES
-from models.training.glyphs.render import LICENSES, LIGHTEST, render_face
+from sitsearch.models.training.glyphs.families import CLASSES
+from sitsearch.models.training.glyphs.render import LICENSES, LIGHTEST, render_face
 
 TRAIN_STYLES = [
     "architects-daughter",
@@ -59,7 +61,7 @@ def install(folder: Path) -> Path:
 
 
 def render_styles(fonts: Path) -> dict[str, np.ndarray]:
-    """Every face of every family under `fonts`, as `models.training.glyphs.render` describes.
+    """Every face of every family under `fonts`, as `sitsearch.models.training.glyphs.render` describes.
 
     Raises:
         ValueError: a family's licence is not one of `LICENSES`.

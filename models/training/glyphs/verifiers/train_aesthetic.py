@@ -1,4 +1,6 @@
-"""Fit the aesthetic head: `python -m models.training.glyphs.verifiers.train_aesthetic CLIP_FOLDER OUT NPZ...`.
+"""Fit the aesthetic head.
+
+`python -m sitsearch.models.training.glyphs.verifiers.train_aesthetic CLIP_FOLDER OUT NPZ...`.
 
 A linear head on the image embeddings of the CLIP of glyphs, brought to length 1, in the format of LAION's
 aesthetic-predictor (`weight`, `bias`). It is a ridge regression on grades: `CLEAN` for a clean picture, and for a
@@ -14,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.training.glyphs.verifiers.degrade import DEGRADATIONS
-from models.training.glyphs.verifiers.styled import StyledGlyphs
-from models.verifiers.clip import ClipScore, unit
+from sitsearch.models.training.glyphs.verifiers.degrade import DEGRADATIONS
+from sitsearch.models.training.glyphs.verifiers.styled import StyledGlyphs
+from sitsearch.models.verifiers.clip import ClipScore, unit
 
 CLEAN, GOOD, BAD = 9.0, 6.0, 2.0
 BATCH = 256

@@ -1,4 +1,4 @@
-"""Train the auditor: `python -m models.training.glyphs.verifiers.train_auditor GLYPHS.npz OUT.safetensors`.
+"""Train the auditor: `python -m sitsearch.models.training.glyphs.verifiers.train_auditor GLYPHS.npz OUT.safetensors`.
 
 Everything but the typefaces is its own: architecture, seed, colours (any two far enough apart, not the palette's) and
 augmentation (blur, brightness, noise and an erased patch), so that it does not share the selector's habits.
@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.training.glyphs.dataset import LUMA, GlyphData
-from models.training.glyphs.families import CLASSES
-from models.training.glyphs.train_classifier import accuracy
-from models.training.glyphs.verifiers.fit import fit, save
-from models.verifiers.auditor_net import AuditorNet
+from sitsearch.models.training.glyphs.dataset import LUMA, GlyphData
+from sitsearch.models.training.glyphs.families import CLASSES
+from sitsearch.models.training.glyphs.train_classifier import accuracy
+from sitsearch.models.training.glyphs.verifiers.fit import fit, save
+from sitsearch.models.verifiers.auditor_net import AuditorNet
 
 WIDTHS, DEPTHS = (64, 128, 256), (1, 1, 1)
 LEAST_CONTRAST = 0.15

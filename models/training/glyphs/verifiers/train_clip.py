@@ -1,4 +1,4 @@
-"""Train the CLIP of glyphs: `python -m models.training.glyphs.verifiers.train_clip OUT_FOLDER NPZ...`.
+"""Train the CLIP of glyphs: `python -m sitsearch.models.training.glyphs.verifiers.train_clip OUT_FOLDER NPZ...`.
 
 open_clip's own model, tokenizer and `ClipLoss`, in the configuration `clip_config.json`: CLIP's ResNet, and a text
 tower that sees upper and lower case (open_clip's tokenizer is told to keep them). The folder has
@@ -27,11 +27,18 @@ from open_clip.push_to_hf_hub import save_config_for_hf  # type: ignore[import-u
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.training.glyphs.families import CLASSES
-from models.training.glyphs.verifiers.captions import ATTRIBUTES, VOCABULARY, Glyph, case_of, values_of, worded
-from models.training.glyphs.verifiers.fit import fit, save
-from models.training.glyphs.verifiers.styled import StyledGlyphs
-from models.verifiers.preprocess import Transform
+from sitsearch.models.training.glyphs.families import CLASSES
+from sitsearch.models.training.glyphs.verifiers.captions import (
+    ATTRIBUTES,
+    VOCABULARY,
+    Glyph,
+    case_of,
+    values_of,
+    worded,
+)
+from sitsearch.models.training.glyphs.verifiers.fit import fit, save
+from sitsearch.models.training.glyphs.verifiers.styled import StyledGlyphs
+from sitsearch.models.verifiers.preprocess import Transform
 
 CONFIG = Path(__file__).with_name("clip_config.json")
 PREPROCESS = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bilinear", "resize_mode": "squash"}

@@ -1,4 +1,6 @@
-"""Train the DINOv2-class reader: `python -m models.training.glyphs.verifiers.train_dinov2 GLYPHS.npz OUT_FOLDER`.
+"""Train the DINOv2-class reader.
+
+`python -m sitsearch.models.training.glyphs.verifiers.train_dinov2 GLYPHS.npz OUT_FOLDER`.
 
 transformers' `Dinov2ForImageClassification` in a tiny configuration, trained on labels alone. The folder has
 transformers' own format, with the pre-processing that `AutoImageProcessor` reads.
@@ -14,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BitImageProcessor, Dinov2Config, Dinov2ForImageClassification
 
-from models.training.glyphs.dataset import GlyphData
-from models.training.glyphs.families import CLASSES
-from models.training.glyphs.verifiers.fit import fit
+from sitsearch.models.training.glyphs.dataset import GlyphData
+from sitsearch.models.training.glyphs.families import CLASSES
+from sitsearch.models.training.glyphs.verifiers.fit import fit
 
 CONFIG = Dinov2Config(
     image_size=32,

@@ -1,4 +1,6 @@
-"""Train the judge of attributes: `python -m models.training.glyphs.verifiers.train_probe OUT.safetensors NPZ...`.
+"""Train the judge of attributes.
+
+`python -m sitsearch.models.training.glyphs.verifiers.train_probe OUT.safetensors NPZ...`.
 
 Prints how often it is right about each attribute on the held-out families, which bounds what a study can find out.
 """
@@ -13,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.training.glyphs.verifiers.captions import Glyph
-from models.training.glyphs.verifiers.fit import fit, save
-from models.training.glyphs.verifiers.probe import READ, AttributeProbe
-from models.training.glyphs.verifiers.styled import StyledGlyphs
+from sitsearch.models.training.glyphs.verifiers.captions import Glyph
+from sitsearch.models.training.glyphs.verifiers.fit import fit, save
+from sitsearch.models.training.glyphs.verifiers.probe import READ, AttributeProbe
+from sitsearch.models.training.glyphs.verifiers.styled import StyledGlyphs
 
 IGNORED = -100
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from models.catalog import ROOT, model_card
-from models.training.config import read_config
-from models.training.glyphs.dataset import GlyphData, GlyphTrainingData
-from models.training.glyphs.encoder import GlyphEncoder
-from models.training.glyphs.families import CLASSES
-from models.training.loop import Trainer
+from sitsearch.models.catalog import ROOT, model_card
+from sitsearch.models.training.config import read_config
+from sitsearch.models.training.glyphs.dataset import GlyphData, GlyphTrainingData
+from sitsearch.models.training.glyphs.encoder import GlyphEncoder
+from sitsearch.models.training.glyphs.families import CLASSES
+from sitsearch.models.training.loop import Trainer
 
 RECIPE = ROOT / "training" / "glyphs" / "recipe.toml"
 CLASSIFIER = ROOT / "checkpoints" / "glyph_classifier.safetensors"

@@ -1,0 +1,26 @@
+"""What a process takes of its machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sitsearch.workers.engine.machine import cores
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("max 100000", 8), ("400000 100000", 4), ("150000 100000", 2), ("10000 100000", 1), ("6400000 100000", 8)],
+)
+def test_a_containers_limit_bounds_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    (tmp_path / "cpu.max").write_text(limit + "\n")
+    assert cores(tmp_path / "cpu.max") == expected
+
+
+def test_without_a_limit_all_cores_are_there(tmp_path: Path) -> None:
+    assert 1 <= cores(tmp_path / "cpu.max") <= (os.cpu_count() or 1)

@@ -1,0 +1,1 @@
+"""The sampling engine: step-level batching over many jobs' trajectories. Imports torch, never Ray."""

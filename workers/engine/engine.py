@@ -1,0 +1,438 @@
+"""The sampling engine: many jobs' trajectories, each at its own time, advanced by shared forwards.
+
+    ticket = engine.submit("job-1", orders)
+    while engine.busy:
+        for done in engine.step():       # schedule -> run -> postprocess
+            done.ticket, done.samples
+
+SiT takes a time for every sample, so trajectories of different jobs, samplers, step counts and conditions share one
+forward; a new one joins at the next step and a finished one leaves. What waits is recipes: states are made when their
+first forward comes, within a bound on memory. Imports torch, not Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from sitsearch.models.batch_sizes import BatchSizes, halvings
+from sitsearch.models.generator import Generator
+from sitsearch.workers.engine.cohort import Cohort
+from sitsearch.workers.engine.latents import Latents
+from sitsearch.workers.engine.machine import keep_what_is_made
+from sitsearch.workers.engine.scheduler import Scheduler
+from sitsearch.workers.engine.trajectory import Order, Sample, outline, planned_rows
+
+log = logging.getLogger(__name__)
+
+LATENT_BYTES = 2**30
+#: A cohort takes at most this fraction of a forward, so that several fit in one.
+COHORTS = 4
+#: States under way may take this part of the memory that is free when the engine starts.
+LIVE_SHARE = 4
+#: Forwards that are timed at the start, of each size.
+MEASURED = 3
+#: Of a full forward's rows a second, those of one filled to three quarters must be so many, or it is filled up.
+WORTH = 0.97
+#: Sizes of a deterministic engine's forwards, from half of one to the whole.
+FINE = 8
+#: Forwards that may be queued on a CUDA device: one runs, one waits, so that the device never does.
+QUEUED = 2
+#: Of a forward's rows, in eighths: the sizes of `buckets`.
+EIGHTHS = (1, 2, 4, 6, 8)
+#: Seed of the rows with which sizes of forwards are compared.
+PROBE_SEED = 0
+
+
+def buckets(batch: int) -> tuple[int, ...]:
+    """The few sizes that forwards are padded to where every new size would be compiled."""
+    return tuple(sorted({max(1, batch * eighths // 8) for eighths in EIGHTHS}))
+
+
+def filling(batch: int, rows_per_second: Callable[[int], float]) -> int:
+    """Rows that forwards are filled with: three quarters of `batch`, unless a full one makes more rows a second.
+
+    Where each row costs the same, as on a CPU from some rows on, what is added to a forward ends no sooner for it, and
+    what is served first ends later. On a device that has room for more, a full forward is the faster way.
+    """
+    part = max(2, batch * 3 // 4)
+    return part if rows_per_second(part) >= WORTH * rows_per_second(batch) else batch
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free where states live."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A submission that has ended.
+
+    Attributes:
+        ticket: that `Engine.submit` gave for it.
+        made: its samples in the order of the orders; none if it failed.
+        error: why it failed.
+    """
+
+    ticket: int
+    made: tuple[Sample, ...]
+    error: Exception | None = None
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The samples; raises `error` if there is one."""
+        if self.error is not None:
+            raise self.error
+        return self.made
+
+
+@dataclass
+class _Submission:
+    samples: list[Sample | None]
+    cohorts: set[Cohort]
+
+
+class Engine:
+    """Step-level batching over one generator. Not thread-safe: one thread submits, steps and cancels.
+
+    Args:
+        generator: the model.
+        batch: network rows of one forward at most; at least 2, as a guided evaluation takes two.
+        deterministic: pad every forward to a size that gives a row the very bits that `batch` rows give it (see
+            `BatchSizes`), so that a result never depends on what else is sampled.
+        buckets: the only sizes that forwards are padded to; None is any, or in deterministic mode those that hold of
+            `halvings`.
+        latent_bytes: memory for states midway, which later orders may go on from.
+        live_bytes: memory for the states of trajectories under way; what does not fit waits as recipes. None is a
+            quarter of what is free.
+        aside: decode finished samples on a thread (and, on CUDA, a stream) of their own while the next forward runs.
+            None is on CUDA only: on the CPU, forwards use every core there is.
+
+    Attributes:
+        nfe, forwards: evaluations and network rows so far, padding and warm-up not counted.
+        steps: forwards of the network so far.
+        warm_up_forwards: network rows of warm-up, and of trying out sizes.
+        latents: the states midway that are at hand.
+        live: bytes of the states under way.
+
+    Raises:
+        ValueError: `batch` is less than 2, or the largest bucket is not `batch`.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        *,
+        batch: int = 32,
+        deterministic: bool = True,
+        buckets: Sequence[int] | None = None,
+        latent_bytes: int = LATENT_BYTES,
+        live_bytes: int | None = None,
+        aside: bool | None = None,
+    ) -> None:
+        if batch < 2:
+            raise ValueError(f"batch must be at least 2, not {batch}")
+        if buckets and max(buckets) != batch:
+            raise ValueError(f"the largest bucket must be the batch, {batch}, not {max(buckets)}")
+        self.generator, self.batch, self.deterministic = generator, batch, deterministic
+        self.buckets = tuple(sorted(buckets or (halvings(batch, FINE) if deterministic else ())))
+        self._sizes = BatchSizes(self.buckets, self._probe) if deterministic else None
+        self.latents, self.live = Latents(latent_bytes), 0
+        self._live_bytes = free_memory(generator.device) // LIVE_SHARE if live_bytes is None else live_bytes
+        self._scheduler: Scheduler[Cohort] = Scheduler(batch)
+        self._submissions: dict[int, _Submission] = {}
+        self._held: dict[Cohort, int] = {}
+        self._failed: list[Done] = []
+        self._on_cuda = generator.device.type == "cuda"
+        self._aside = ThreadPoolExecutor(1, "decode") if (self._on_cuda if aside is None else aside) else None
+        self._stream = torch.cuda.Stream(generator.device) if self._on_cuda and self._aside else None
+        self._decoding: deque[tuple[Cohort, Future[list[Sample]]]] = deque()
+        self._queued: deque[torch.cuda.Event] = deque()
+        self._next_ticket = 0
+        self.nfe = self.forwards = self.steps = self.warm_up_forwards = 0
+
+    @property
+    def fill(self) -> int:
+        """Rows that forwards are filled with: `batch`, unless `measure` found that fewer do as well; see `filling`."""
+        return self._scheduler.batch
+
+    @fill.setter
+    def fill(self, rows: int) -> None:
+        self._scheduler.batch = rows
+
+    @property
+    def busy(self) -> bool:
+        """Something is left to do."""
+        return bool(len(self._scheduler) or self._decoding or self._failed)
+
+    def submit(self, job: str, orders: Sequence[Order], *, priority: float | None = None) -> int:
+        """Queue orders of a job; they join at the next step.
+
+        Args:
+            job: whose they are; jobs share the device fairly, see `sitsearch.workers.engine.scheduler`.
+            orders: what to make.
+            priority: the job's share in relation to other jobs', see `Scheduler.submit`.
+
+        Returns:
+            The ticket under which `step` reports them done, all at once.
+
+        Raises:
+            ValueError: there are no orders, a condition is not one of the model's, a sampler is unknown, or the
+                priority is out of range.
+        """
+        if not orders:
+            raise ValueError("a submission needs at least one order")
+        self.generator.rows(list(dict.fromkeys(order.condition for order in orders)))
+        alike: dict[object, list[int]] = {}
+        for index, order in enumerate(orders):
+            alike.setdefault(outline(order), []).append(index)
+        cohorts = []
+        for indices in alike.values():
+            size = max(1, self.batch // COHORTS // orders[indices[0]].sampler.rows)
+            for first in range(0, len(indices), size):
+                part = indices[first : first + size]
+                cohorts.append(self._cohort(job, part, [orders[i] for i in part]))
+        work = sum(len(indices) * planned_rows(orders[indices[0]]) for indices in alike.values())
+        self._scheduler.submit(job, cohorts, work=work, priority=priority)
+        self._submissions[self._next_ticket] = _Submission([None] * len(orders), set(cohorts))
+        self._next_ticket += 1
+        return self._next_ticket - 1
+
+    @torch.inference_mode()  # as `step` does: a network is compiled anew for tensors made outside of it
+    def measure(self) -> float:
+        """Warm up, choose `fill`, and measure network rows a second of forwards so filled.
+
+        Counts as no evaluation of anyone's.
+        """
+        if self._sizes is not None:
+            self._sizes.try_all()
+        else:
+            for rows in self.buckets or (self.batch,):
+                self._blank(rows)
+                self._blank(rows)  # as trying does: a CUDA graph is recorded in its second run
+        self.generator.decoder.decode(torch.zeros(1, *self.generator.shape, device=self.generator.device))
+        keep_what_is_made()
+        rate = cache(self._rows_per_second)
+        self.fill = filling(self.batch, rate)
+        return rate(self.fill)
+
+    def cancel(self, ticket: int) -> None:
+        """Drop a submission, begun or not; nothing happens when it is unknown or done."""
+        submission = self._submissions.pop(ticket, None)
+        for cohort in submission.cohorts if submission else ():
+            if cohort in self._scheduler:
+                self._retire(cohort)
+
+    @torch.inference_mode()
+    def step(self) -> list[Done]:
+        """One forward for as many trajectories as fit; returns the submissions that ended."""
+        cohorts = self._scheduler.pick(self._admit)
+        for cohort in cohorts:
+            if not cohort.begun and cohort.ticket in self._submissions:
+                self._begin(cohort)
+        running = [c for c in cohorts if c.ticket in self._submissions and not c.done]
+        if running:
+            self._run(running)
+        for cohort in cohorts:
+            if cohort.done and cohort.ticket in self._submissions:
+                self._finish(cohort)
+        return self._collect(wait=not running)
+
+    # --- schedule ------------------------------------------------------------------------------------------------
+
+    def _cohort(self, job: str, indices: Sequence[int], orders: Sequence[Order]) -> Cohort:
+        return Cohort(
+            job=job,
+            ticket=self._next_ticket,
+            indices=indices,
+            orders=orders,
+            generator=self.generator,
+            latents=self.latents,
+        )
+
+    def _admit(self, cohort: Cohort) -> bool:
+        """Whether the states of a cohort fit besides those under way; if so, their memory is its own."""
+        if self.live and self.live + cohort.nbytes > self._live_bytes:
+            return False
+        self._hold(cohort)
+        return True
+
+    def _hold(self, cohort: Cohort) -> None:
+        """Count the memory of a cohort's states, which may have changed."""
+        self.live += cohort.nbytes - self._held.get(cohort, 0)
+        self._held[cohort] = cohort.nbytes
+
+    def _begin(self, cohort: Cohort) -> None:
+        """Make the states of a cohort; others may part from it."""
+        try:
+            parted = cohort.begin()
+        except Exception as error:
+            self._fail(cohort.ticket, error)
+            return
+        self._hold(cohort)
+        for other in parted:
+            self._hold(other)
+            self._submissions[cohort.ticket].cohorts.add(other)
+            self._scheduler.join(other)
+            if other.done:
+                self._finish(other)
+
+    def _retire(self, cohort: Cohort) -> None:
+        """A cohort needs no more forwards."""
+        self._scheduler.remove(cohort)
+        self._release(cohort)
+
+    def _release(self, cohort: Cohort) -> None:
+        self.live -= self._held.pop(cohort, 0)
+
+    def _fail(self, ticket: int, error: Exception) -> None:
+        """A submission ends with its first error; others go on."""
+        if ticket not in self._submissions:
+            return
+        if not isinstance(error, ValueError):  # not the recipe's fault, so somebody should look
+            log.error("a submission failed", exc_info=error)
+        self.cancel(ticket)
+        self._failed.append(Done(ticket, (), error))
+
+    # --- run -----------------------------------------------------------------------------------------------------
+
+    def _run(self, cohorts: list[Cohort]) -> None:
+        """Evaluate the field of every cohort in one forward."""
+        queries = [cohort.query() for cohort in cohorts]
+        counts = [len(x) for x, _, _ in queries]
+        used = sum(counts)
+        x, t = torch.cat([q[0] for q in queries]), torch.cat([q[1] for q in queries])
+        rows = tuple(torch.cat(parts) for parts in zip(*(q[2] for q in queries), strict=True))
+        size = self._padded_size(used)
+        if size > used:
+            x, t, rows = _padded(x, size), _padded(t, size), tuple(_padded(part, size) for part in rows)
+        outputs = self.generator.evaluate(x, t, rows)[:used].split(counts)
+        self._wait_for_room()
+        self.steps += 1
+        self.forwards += used
+        for cohort, output in zip(cohorts, outputs, strict=True):
+            self.nfe += cohort.evaluations
+            if cohort.ticket not in self._submissions:
+                continue  # another cohort of it has failed just now
+            try:
+                cohort.take(output)
+            except Exception as error:
+                self._fail(cohort.ticket, error)
+
+    def _wait_for_room(self) -> None:
+        """On CUDA, let Python run no further ahead than `QUEUED` forwards: what comes now is to join soon."""
+        if self._on_cuda:
+            event = torch.cuda.Event()
+            event.record()
+            self._queued.append(event)
+            if len(self._queued) > QUEUED:
+                self._queued.popleft().synchronize()
+
+    def _padded_size(self, rows: int) -> int:
+        if self._sizes is not None:
+            return self._sizes.fitting(rows)
+        return next((bucket for bucket in self.buckets if bucket >= rows), rows)
+
+    def _probe(self, first: int, size: int) -> Tensor:
+        """`BatchSizes`' rows: random states at random times, without condition."""
+        self.warm_up_forwards += size
+        random, device = torch.Generator().manual_seed(PROBE_SEED), self.generator.device
+        x, t = (
+            torch.randn(self.batch, *self.generator.shape, generator=random),
+            torch.rand(self.batch, generator=random),
+        )
+        part = slice(first, first + size)
+        return self.generator.evaluate(x[part].to(device), t[part].to(device), self.generator.unconditional(size))
+
+    def _rows_per_second(self, rows: int) -> float:
+        """In the fastest of some forwards of so many rows, which are padded as any."""
+        size, seconds = self._padded_size(rows), []
+        self._blank(size)
+        for _ in range(MEASURED):
+            self._synchronize()
+            begin = time.perf_counter()
+            self._blank(size)
+            self._synchronize()
+            seconds.append(time.perf_counter() - begin)
+        return rows / min(seconds)
+
+    def _blank(self, rows: int) -> Tensor:
+        self.warm_up_forwards += rows
+        device, shape = self.generator.device, self.generator.shape
+        t = torch.full((rows,), 0.5, device=device)
+        return self.generator.evaluate(torch.zeros(rows, *shape, device=device), t, self.generator.unconditional(rows))
+
+    def _synchronize(self) -> None:
+        if self._on_cuda:
+            torch.cuda.synchronize(self.generator.device)
+
+    # --- postprocess ---------------------------------------------------------------------------------------------
+
+    def _finish(self, cohort: Cohort) -> None:
+        """Have a cohort decoded, here or aside."""
+        self._scheduler.remove(cohort)
+        if self._aside is not None:
+            self._decoding.append((cohort, self._aside.submit(self._decode, cohort, self._ready())))
+            return
+        made: Future[list[Sample]] = Future()
+        try:
+            made.set_result(cohort.samples())
+        except Exception as error:
+            made.set_exception(error)
+        self._decoding.append((cohort, made))
+
+    def _ready(self) -> torch.cuda.Event | None:
+        """An event after all that was queued on the device so far."""
+        if self._stream is None:
+            return None
+        event = torch.cuda.Event()
+        event.record()
+        return event
+
+    @torch.inference_mode()
+    def _decode(self, cohort: Cohort, ready: torch.cuda.Event | None) -> list[Sample]:
+        """What the decoding thread does; its copy to the CPU waits for this stream alone."""
+        if self._stream is None or ready is None:
+            return cohort.samples()
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(ready)
+            samples = cohort.samples()
+            self._stream.synchronize()  # before the cohort's memory may be used again
+        return samples
+
+    def _collect(self, *, wait: bool) -> list[Done]:
+        """The submissions that ended; with `wait`, not before the next one is decoded, if one is being."""
+        ended = []
+        while self._decoding and (wait or self._decoding[0][1].done()):
+            cohort, made = self._decoding.popleft()
+            error, wait = made.exception(), False
+            self._release(cohort)
+            if (submission := self._submissions.get(cohort.ticket)) is None:
+                continue  # cancelled meanwhile
+            if isinstance(error, Exception):
+                self._fail(cohort.ticket, error)
+                continue
+            submission.cohorts.remove(cohort)
+            for index, sample in zip(cohort.indices, made.result(), strict=True):
+                submission.samples[index] = sample
+            if not submission.cohorts:
+                del self._submissions[cohort.ticket]
+                ended.append(Done(cohort.ticket, tuple(s for s in submission.samples if s is not None)))
+        failed, self._failed = self._failed, []
+        return failed + ended
+
+
+def _padded(rows: Tensor, size: int) -> Tensor:
+    """`rows` with zeros after them, up to `size` in all."""
+    return torch.cat([rows, rows.new_zeros(size - len(rows), *rows.shape[1:])])

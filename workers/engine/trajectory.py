@@ -1,0 +1,167 @@
+"""What is ordered of the engine, what it makes of it, and where an order begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from sitsearch.models.condition import Condition
+from sitsearch.models.generator import Generator
+from sitsearch.models.guidance import Guidance
+from sitsearch.models.interpolants import interpolant_named
+from sitsearch.models.noise import blend, gaussian, neighbor
+from sitsearch.models.paths import PathChange
+from sitsearch.models.samplers import Sampler, make_sampler
+from sitsearch.models.samplers.registry import method_named
+from sitsearch.workers.engine.latents import Latents, Node
+from sitsearch.workers.engine.offers import METHODS
+from sitsearch.workers.jobs.recipe import Blend, Integrate, Neighbor, Op, Recipe, Renoise
+from sitsearch.workers.jobs.schemas import SamplerChoice
+from sitsearch.workers.search.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Order:
+    """A candidate to make: its recipe, of what, and how.
+
+    Attributes:
+        known, evaluated: what an earlier order of the job left behind (see `sitsearch.workers.search.base.Proposal`);
+            it is computed again, and counted as recomputed, where it is no longer at hand.
+        preview: show the data prediction on the way too; see `Sample.preview`.
+    """
+
+    recipe: Recipe
+    condition: Condition
+    sampler: SamplerChoice
+    known: int = 0
+    evaluated: bool = False
+    preview: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A candidate made.
+
+    Attributes:
+        image: `[H, W, 3]` uint8; of the data prediction, if the recipe ends before t = 1.
+        x: `[C, H, W]` float32 on the generator's device: the state, or data prediction, that was decoded.
+        nfe, forwards: evaluations and network rows that it took.
+        nfe_again, forwards_again: those spent besides, on what was no longer at hand.
+        preview: `[H, W, 3]` uint8, where it was ordered: the data prediction of the first evaluation at
+            `PREVIEW_NOISE_LEVEL` or below, or of the last one made before, or the image itself if none was.
+    """
+
+    image: Tensor
+    x: Tensor
+    nfe: int
+    forwards: int
+    nfe_again: int = 0
+    forwards_again: int = 0
+    preview: Tensor | None = None
+
+
+class Field:
+    """The guided field that a request's sampler asks: which network rows an evaluation takes, and what they mean."""
+
+    def __init__(self, generator: Generator, choice: SamplerChoice) -> None:
+        self.choice = choice
+        method = method_named(choice.method)
+        self.adaptive, self._stochastic = method.adaptive, method.stochastic
+        own, path = interpolant_named(generator.interpolant), choice.path or generator.interpolant
+        self.interpolant = interpolant_named(path)
+        self._change = (
+            None if path == generator.interpolant else PathChange(own, generator.prediction, self.interpolant)
+        )
+        self.prediction = "velocity" if self._change else generator.prediction
+        self.guidance = Guidance(choice.guidance, choice.guidance_interval, generator.guided_channels)
+
+    def sampler(self, start: float, op: Integrate) -> Sampler:
+        """The sampler that carries out `op` from time `start`."""
+        choice, method = self.choice, self.choice.method
+        options: dict[str, Any] = {"shift": choice.shift, "rtol": choice.rtol, "atol": choice.atol}
+        options |= {"t0": start or None, "t1": None if op.to == 1 else op.to}
+        if self._stochastic:
+            if op.to == 1 and op.steps == 1:
+                method = "euler"  # a last step adds no noise
+            options |= {"diffusion": choice.diffusion, "norm": choice.norm, "last_step": None}
+            if op.to == 1:
+                options["last_step"] = choice.last_step
+                options["last_step_size"] = min(choice.last_step_size, (1 - start) / op.steps)
+        return make_sampler(method, steps=op.steps, interpolant=self.interpolant, prediction=self.prediction, **options)
+
+    def query(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the network is asked for the field at `(x, t)`."""
+        return self._change.to_own(x, t) if self._change else (x, t)
+
+    def answer(self, value: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The field at `(x, t)` from what the (guided) network said there."""
+        return self._change.velocity(value, x, t) if self._change else value
+
+    def data(self, prediction: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The data prediction D(x, t)."""
+        return self.interpolant.convert(prediction, x, t, self.prediction, "data")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where an order begins: after its first `position` operations, at time `t`."""
+
+    position: int
+    t: float
+    node: Node
+
+
+def find_start(order: Order, keys: Sequence[bytes], latents: Latents, shape: tuple[int, ...]) -> Start:
+    """The furthest known state of an order that is still at hand, or its start noise."""
+    recipe, noise_ops = order.recipe, len(order.recipe.noise.ops)
+    for position in range(max(order.known, noise_ops), 0, -1):
+        node = latents.get(keys[position])
+        if node is not None:
+            if not (order.evaluated and position == order.known):
+                node = Node(node.x)  # an evaluation that was not promised would make costs a matter of luck
+            break
+    else:
+        position = 0
+        node = latents.get(keys[0]) if order.evaluated and order.known == 0 else None
+        node = node or Node(gaussian(recipe.seed, recipe.round, recipe.index, shape))
+    if position < noise_ops:
+        x = node.x.cpu()  # where noise is drawn, so that it is the same whatever the device
+        for done, op in enumerate(recipe.ops[position:noise_ops], position + 1):
+            if isinstance(op, Neighbor):
+                x = neighbor(x, op.cosine, recipe.seed, op.round, op.index)
+            elif isinstance(op, Blend):
+                x = blend(x, op.strength, recipe.seed, op.round, op.index)
+            if done == noise_ops:
+                latents.put(keys[done], Node(x))
+        position, node = noise_ops, Node(x)
+    return Start(position, recipe.prefix(position).time, node)
+
+
+def outline(order: Order) -> tuple[object, ...]:
+    """What orders must have in common to move in lockstep, wherever they begin."""
+    return (order.sampler, _shape(order.recipe.ops), order.known, order.evaluated, order.preview)
+
+
+def program(order: Order, start: Start) -> tuple[object, ...]:
+    """What orders of one outline must have in common to move in lockstep from where they begin."""
+    return (start.position, start.t, start.node.prediction is not None)
+
+
+def planned_rows(order: Order) -> int:
+    """Network rows that an order is expected to take; the most, if its method is adaptive. 0 for an unknown method."""
+    if order.sampler.method not in METHODS:
+        return 0
+    sampling = Sampling(method=METHODS[order.sampler.method], choice=order.sampler)
+    return order.sampler.rows * sampling.cost(order.recipe, order.known, evaluated=order.evaluated)
+
+
+def _shape(ops: Sequence[Op]) -> tuple[object, ...]:
+    return tuple(
+        (op.op, op.to, getattr(op, "steps", 0), len(getattr(op, "nudges", ())))
+        if isinstance(op, Integrate | Renoise)
+        else (op.op, getattr(op, "scale", None))
+        for op in ops
+    )

@@ -1,0 +1,1 @@
+"""One run from request to result: budget, rounds, winners, and the loop that drives it."""

@@ -1,0 +1,108 @@
+"""What a request would do, without doing it: the plan behind `POST /generate?dry_run=true` and `sitsearch plan`.
+
+The search itself is run, with scores that tell nothing apart, and counted: what is planned and what is spent cannot
+disagree. Where an algorithm's spending depends on scores, or the sampler chooses its steps, the plan says so.
+"""
+
+from __future__ import annotations
+
+from sitsearch.workers.jobs.base import Schema
+from sitsearch.workers.jobs.schemas import Candidate, GenerateRequest, SamplerOffer
+from sitsearch.workers.search.registry import ALGORITHMS
+from sitsearch.workers.search.runs.start import Run, start_run
+
+#: Rounds that are played through; the rest of a longer search is taken to be like them.
+MAX_ROUNDS = 2000
+
+
+class Phases(Schema):
+    """A quantity by phase; what is `unspent` is less than another round of the search takes."""
+
+    budget: int
+    search: int
+    final: int
+    unspent: int
+
+
+class Plan(Schema):
+    """How a request's budget would be spent.
+
+    Attributes:
+        rounds, candidates: of the search.
+        nfe: by phase.
+        forwards: network rows in all, at most: guidance within an interval takes fewer.
+        exact: these are the numbers, not estimates.
+        explanation: the same in sentences.
+    """
+
+    algorithm: str
+    rounds: int
+    candidates: int
+    nfe: Phases
+    forwards: int
+    exact: bool
+    explanation: tuple[str, ...]
+
+
+def make_plan(request: GenerateRequest, method: SamplerOffer) -> Plan:
+    """The plan of a request that was admitted.
+
+    Raises:
+        UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun`.
+    """
+    request = request.model_copy(update={"stop": type(request.stop)()})
+    run = start_run(request, method)
+    candidates = 0
+    while (proposals := run.ask()) and run.rounds < MAX_ROUNDS:
+        run.tell(
+            [
+                Candidate(
+                    id=p.id,
+                    recipe=p.recipe,
+                    nfe=p.nfe,
+                    forwards=p.nfe * request.sampler.rows,
+                    scores={request.verifier.name: 0.0},
+                    phase=run.phase,
+                )
+                for p in proposals
+            ]
+        )
+        candidates += len(proposals) if run.phase == "search" else 0
+    budget, reserve = run.cap, run.reserved
+    search, final, rounds = run.usage.nfe_search, run.usage.nfe_final, run.rounds - bool(run.usage.nfe_final)
+    played = not proposals
+    if not played:
+        share = (budget - reserve) / search
+        search, final = budget - reserve, reserve
+        rounds, candidates = round(rounds * share), round(candidates * share)
+    nfe = Phases(budget=budget, search=search, final=final, unspent=budget - search - final)
+    exact = played and ALGORITHMS[request.search.algorithm].exact and not method.adaptive
+    return Plan(
+        algorithm=request.search.algorithm,
+        rounds=rounds,
+        candidates=candidates,
+        nfe=nfe,
+        forwards=(search + final) * request.sampler.rows,
+        exact=exact,
+        explanation=_explain(request, run, nfe, rounds, candidates, exact=exact),
+    )
+
+
+def _explain(
+    request: GenerateRequest, run: Run, nfe: Phases, rounds: int, candidates: int, *, exact: bool
+) -> tuple[str, ...]:
+    about = "" if exact else "about "
+    sampler = request.sampler
+    lines = [
+        f"search: {about}{candidates:,} candidates in {about}{rounds:,} rounds, {nfe.search:,} NFE; "
+        f"a whole trajectory of {sampler.steps} {sampler.method} steps takes {run.sampling.whole}"
+    ]
+    if nfe.final:
+        lines.append(
+            f"final generation: {request.num_images} at {sampler.final_steps} steps, {nfe.final:,} NFE, kept aside"
+        )
+    if nfe.unspent:
+        lines.append(f"unspent: {nfe.unspent:,} NFE, too few for another round")
+    rows = "two network rows (guided)" if sampler.rows == 2 else "one network row"
+    lines.append(f"an evaluation takes {rows}: at most {(nfe.search + nfe.final) * sampler.rows:,} forwards")
+    return tuple(lines)

@@ -1,0 +1,130 @@
+"""How the scores of one or several verifiers become the one score that selects.
+
+`rank`: the average of a candidate's ranks under the members, ties sharing theirs (Ma et al. 2025, section 4: "Ensemble
+is the unweighted average of ranks"), over all candidates seen so far, as a fraction: 1 is best by every member.
+`zscore`: the weighted mean of the members' standardised scores, over all candidates seen so far.
+`gate`: at least `least` on every member but the last, then the best on the last; of those that fail, the one that
+comes nearest. Under `rank` and `zscore` a candidate's score changes when others are seen: scores that a search
+remembers are brought up to date before it is told new ones.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Mapping, Sequence
+
+from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.schemas import Candidate, VerifierChoice
+
+
+class Selection:
+    """The scores of all candidates that were seen, and what they come to.
+
+    Args:
+        choice: the request's verifier.
+    """
+
+    def __init__(self, choice: VerifierChoice) -> None:
+        self.choice = choice
+        self._seen: dict[Recipe, tuple[float, ...]] = {}
+        self._sorted: tuple[list[float], ...] = tuple([] for _ in choice.names)
+
+    @property
+    def settled(self) -> bool:
+        """A candidate's score never changes."""
+        return self.choice.members is None or self.choice.rule == "gate"
+
+    def add(self, candidates: Sequence[Candidate]) -> None:
+        """See candidates, with the scores of every member.
+
+        Raises:
+            KeyError: a member's score is missing.
+        """
+        for candidate in candidates:
+            scores = tuple(candidate.scores[name] for name in self.choice.names)
+            if candidate.recipe in self._seen:
+                continue
+            self._seen[candidate.recipe] = scores
+            if not self.settled:
+                for ordered, score in zip(self._sorted, scores, strict=True):
+                    insort(ordered, score)
+
+    def scores(self, recipes: Sequence[Recipe]) -> dict[Recipe, float]:
+        """What each of these, which were seen, selects by now; higher is better."""
+        if self.choice.members is None:
+            return {recipe: self._seen[recipe][0] for recipe in recipes}
+        if self.choice.rule == "gate":
+            return {recipe: self._gated(self._seen[recipe]) for recipe in recipes}
+        if self.choice.rule == "zscore":
+            moments = [_moments(ordered) for ordered in self._sorted]
+            return {recipe: self._standardised(self._seen[recipe], moments) for recipe in recipes}
+        return {recipe: self._rank(self._seen[recipe]) for recipe in recipes}
+
+    def _rank(self, scores: tuple[float, ...]) -> float:
+        ranks = [
+            (bisect_left(ordered, score) + bisect_right(ordered, score) + 1) / (2 * len(ordered))
+            for ordered, score in zip(self._sorted, scores, strict=True)
+        ]
+        return math.fsum(ranks) / len(ranks)
+
+    def _standardised(self, scores: tuple[float, ...], moments: Sequence[tuple[float, float]]) -> float:
+        weights = self.choice.weights or (1.0,) * len(scores)
+        parts = [
+            weight * (score - mean) / spread
+            for weight, score, (mean, spread) in zip(weights, scores, moments, strict=True)
+        ]
+        return math.fsum(parts) / math.fsum(weights)
+
+    def _gated(self, scores: tuple[float, ...]) -> float:
+        """The last member's score, squeezed into (0, 1) where the gates are passed; else in (-1, 0) by what lacks."""
+        least = self.choice.least or ()
+        lacking = math.fsum(max(0.0, bound - score) for bound, score in zip(least, scores, strict=False))
+        if lacking > 0:
+            return -lacking / (1 + lacking)
+        return 0.5 + math.atan(scores[-1]) / math.pi
+
+
+def _moments(ordered: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation; the latter 1 where all are equal."""
+    return statistics.fmean(ordered), statistics.pstdev(ordered) or 1.0
+
+
+def hacking(points: Sequence[Mapping[str, float]], auditors: Sequence[str]) -> tuple[str, ...]:
+    """The auditors that fell while the selecting score rose: the sign of verifier hacking.
+
+    Args:
+        points: what the auditors say of the best candidate so far, once for each time that there was a better one.
+        auditors: their names.
+
+    Returns:
+        Those whose score has a rank correlation (Spearman) of `CORRELATION` or less with the order of the winners and
+        is lower for the last winner than for the first; none before there were `WINNERS` winners.
+    """
+    if len(points) < WINNERS:
+        return ()
+    falling = []
+    for name in auditors:
+        scores = [point[name] for point in points]
+        correlation = rank_correlation(range(len(scores)), scores)
+        if scores[-1] < scores[0] and correlation is not None and correlation <= CORRELATION:
+            falling.append(name)
+    return tuple(falling)
+
+
+#: An auditor counts as falling at this rank correlation with the order of the winners, from so many winners on.
+CORRELATION, WINNERS = -0.5, 4
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's: the correlation of ranks, equal scores sharing theirs; None where all scores of one are equal."""
+    try:
+        return statistics.correlation(_ranks(a), _ranks(b))
+    except statistics.StatisticsError:
+        return None
+
+
+def _ranks(scores: Sequence[float]) -> list[float]:
+    ordered = sorted(scores)
+    return [(bisect_left(ordered, score) + bisect_right(ordered, score)) / 2 for score in scores]

@@ -1,0 +1,18 @@
+"""Which kind of run a request asks for."""
+
+from __future__ import annotations
+
+from sitsearch.workers.jobs.schemas import GenerateRequest, SamplerOffer
+from sitsearch.workers.search.runs.run import SearchRun
+from sitsearch.workers.search.runs.sets import SetRun
+
+Run = SearchRun | SetRun
+
+
+def start_run(request: GenerateRequest, method: SamplerOffer) -> Run:
+    """A fresh run of the request: over one condition, or over many.
+
+    Raises:
+        UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun` and `SetRun`.
+    """
+    return SetRun(request, method) if request.condition.classes else SearchRun(request, method)

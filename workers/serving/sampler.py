@@ -1,0 +1,190 @@
+"""The sampler deployment: one engine on a thread of its own, fed and answered from the replica's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sitsearch.models.catalog import load_generator, model_card
+from sitsearch.workers.engine.engine import Done, Engine, buckets
+from sitsearch.workers.engine.machine import take_machine
+from sitsearch.workers.engine.offers import METHODS
+from sitsearch.workers.engine.trajectory import Order, planned_rows
+from sitsearch.workers.jobs.schemas import ModelOffer, SamplerChoice
+from sitsearch.workers.serving.scaling import QUEUED_SECONDS
+from sitsearch.workers.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a call of `SamplerReplica.sample` made, in the order of its orders.
+
+    Attributes:
+        images: `[N, H, W, 3]` uint8.
+        nfe, forwards: what each took.
+        nfe_again, forwards_again: spent on all of them besides, on states that were no longer at hand.
+        previews: `[N, H, W, 3]` uint8, where they were ordered; see `Sample.preview`.
+    """
+
+    images: np.ndarray
+    nfe: list[int]
+    forwards: list[int]
+    nfe_again: int
+    forwards_again: int
+    previews: np.ndarray | None = None
+
+
+class SamplerReplica:
+    """Samples trajectories of one model; calls of many jobs share its forwards.
+
+    Args:
+        model: name of the model card.
+        settings: the deployment's settings, as `Settings.model_dump` gives them.
+    """
+
+    def __init__(self, model: str, settings: dict[str, Any]) -> None:
+        config = Settings(**settings)
+        take_machine(config.sampler_threads)
+        self.card = model_card(model)
+        generator = load_generator(
+            model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=getattr(torch, config.dtype)
+        )
+        self._parameters = generator.parameters
+        if config.compile:
+            generator.compile()
+        self._engine = Engine(
+            generator,
+            batch=config.batch,
+            deterministic=config.deterministic,
+            buckets=buckets(config.batch) if config.compile else None,
+            latent_bytes=config.latent_mb * 2**20,
+        )
+        self._inbox: list[Callable[[], None]] = []
+        self._wake = threading.Condition()
+        self._queued = 0  # network rows that were ordered and are not answered for yet, as planned
+        self._waiting: dict[int, Callable[[Done], None]] = {}
+        warm: Future[float] = Future()
+        self._thread = threading.Thread(target=self._work, args=(warm,), name="engine", daemon=True)
+        begin = time.monotonic()
+        self._thread.start()
+        self._rows_per_second = warm.result()
+        self._warm_up = time.monotonic() - begin
+
+    def describe(self) -> ModelOffer:
+        """What this replica can sample."""
+        card = self.card
+        return ModelOffer(
+            name=card.name,
+            title=card.title,
+            classes=card.classes,
+            image_size=card.image_size,
+            parameters=self._parameters,
+            macs_per_forward=card.macs,
+            samplers=tuple(METHODS.values()),
+            default_sampler=SamplerChoice(**card.sampler),
+            license=card.license,
+            template=card.template,
+            forwards_per_second=round(self._rows_per_second, 1),
+            warm_up_seconds=round(self._warm_up, 3),
+            warm_up_forwards=self._engine.warm_up_forwards,
+        )
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve where the pool scales; see `sitsearch.workers.serving.scaling`."""
+        return {QUEUED_SECONDS: self._queued / self._rows_per_second}
+
+    async def sample(self, job: str, orders: Sequence[Order], priority: float = 1.0) -> Samples:
+        """Make `orders`; `priority` as in `GenerateRequest`.
+
+        Cancelling the call drops what is not sampled yet.
+
+        Raises:
+            ValueError: see `Engine.submit`; or a recipe cannot be carried out.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Done] = loop.create_future()
+        tickets: list[int] = []
+
+        def settle(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+            loop.call_soon_threadsafe(lambda: None if answer.done() else set_outcome(outcome))
+
+        def submit() -> None:
+            try:
+                tickets.append(self._engine.submit(job, orders, priority=priority))
+            except Exception as error:  # whatever it is, other orders go on
+                settle(answer.set_exception, error)
+            else:
+                self._waiting[tickets[0]] = ended
+
+        def ended(done: Done) -> None:
+            if done.error is None:
+                settle(answer.set_result, done)
+            else:
+                settle(answer.set_exception, done.error)
+
+        def cancel() -> None:
+            for ticket in tickets:
+                self._engine.cancel(ticket)
+                self._waiting.pop(ticket, None)
+
+        planned = sum(planned_rows(order) for order in orders)
+        self._queued += planned
+        self._post(submit)
+        try:
+            done = await answer
+        except asyncio.CancelledError:
+            self._post(cancel)
+            raise
+        finally:
+            self._queued -= planned
+        return Samples(
+            images=np.stack([sample.image.numpy() for sample in done.samples]),
+            nfe=[sample.nfe for sample in done.samples],
+            forwards=[sample.forwards for sample in done.samples],
+            nfe_again=sum(sample.nfe_again for sample in done.samples),
+            forwards_again=sum(sample.forwards_again for sample in done.samples),
+            previews=np.stack([p.numpy() for sample in done.samples if (p := sample.preview) is not None])
+            if orders[0].preview
+            else None,
+        )
+
+    def _post(self, action: Callable[[], None]) -> None:
+        """Have the engine's thread do something before its next step."""
+        with self._wake:
+            self._inbox.append(action)
+            self._wake.notify()
+
+    def _work(self, warm: Future[float]) -> None:
+        """The engine's thread. It warms up too: CUDA graphs and OpenMP's threads belong to the thread that made them.
+
+        Args:
+            warm: what `Engine.measure` found, or raised.
+        """
+        try:
+            warm.set_result(self._engine.measure())
+        except Exception as error:
+            return warm.set_exception(error)
+        try:
+            while True:
+                with self._wake:
+                    self._wake.wait_for(lambda: self._inbox or self._engine.busy)
+                    actions, self._inbox = self._inbox, []
+                for action in actions:
+                    action()
+                for done in self._engine.step():
+                    self._waiting.pop(done.ticket)(done)
+        except Exception:
+            log.exception("the engine failed, so this replica ends")
+            os._exit(1)  # whoever waits learns of it at once, and calls another replica

@@ -1,0 +1,1 @@
+"""What is measured about search quality. Nothing imports it but the command line."""

@@ -21,7 +21,7 @@ from sitsearch.models.sit import SiT, SiTConfig
 from sitsearch.workers.engine.engine import Done, Engine
 from sitsearch.workers.engine.trajectory import Order
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.jobs.schemas import SamplerChoice
+from sitsearch.workers.jobs.request import SamplerChoice
 
 #: Where the weights of random networks come from.
 SEED = 0

@@ -24,8 +24,10 @@ from sitsearch.models.condition import Condition
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.engine.trajectory import Order
 from sitsearch.workers.jobs.embedded import EmbeddedValkey
-from sitsearch.workers.jobs.schemas import GenerateRequest, Job, ModelOffer, SamplerChoice, VerifierOffer
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.job import Job
+from sitsearch.workers.jobs.offer import ModelOffer, VerifierOffer
+from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
+from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.search.sampling import Sampling
 from sitsearch.workers.serving.coordinator import Coordinator
 from sitsearch.workers.serving.sampler import Samples

@@ -25,7 +25,7 @@ from matplotlib.image import imread
 
 from sitsearch.service.cli.supervisor import free_port
 from sitsearch.service.client import Client
-from sitsearch.workers.jobs.schemas import MAX_IMAGES
+from sitsearch.workers.jobs.request import MAX_IMAGES
 
 HOST = "127.0.0.1"
 FIRST_ROUND = 16

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sitsearch.workers.jobs.embedded import EmbeddedValkey
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.settings import Settings
 
 

@@ -25,15 +25,9 @@ from sitsearch.workers.engine.judge import Judge
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.engine.trajectory import Order, Sample
 from sitsearch.workers.errors import UnknownName
-from sitsearch.workers.jobs.schemas import (
-    Candidate,
-    GenerateRequest,
-    Progress,
-    Result,
-    SamplerChoice,
-    SamplerOffer,
-    Usage,
-)
+from sitsearch.workers.jobs.job import Candidate, Progress, Result, Usage
+from sitsearch.workers.jobs.offer import SamplerOffer
+from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.defaults import with_sampler

@@ -17,7 +17,7 @@ from sitsearch.workers.engine.machine import take_machine
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.errors import SitsearchError
 from sitsearch.workers.jobs.images import encode_png
-from sitsearch.workers.jobs.schemas import GenerateRequest, SamplerChoice
+from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.local import run_request
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.defaults import class_index, with_sampler

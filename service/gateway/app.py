@@ -17,8 +17,8 @@ from sitsearch.service.gateway import problems
 from sitsearch.service.gateway.metrics import HttpMetrics, MetricsMiddleware
 from sitsearch.service.gateway.planning import ExtendRequest
 from sitsearch.service.gateway.routes import Context, router
-from sitsearch.workers.jobs.schemas import GenerateRequest
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.request import GenerateRequest
+from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.settings import Settings
 
 _DESCRIPTION = "Spends inference-time compute on finding better noise for flow models. Clients follow `links`."

@@ -11,14 +11,8 @@ from jsonschema.exceptions import ValidationError
 from sitsearch.service.gateway.body import dotted
 from sitsearch.service.gateway.problems import FieldError, Invalid
 from sitsearch.workers.errors import BudgetTooSmall, Unsuitable
-from sitsearch.workers.jobs.schemas import (
-    AlgorithmOffer,
-    GenerateRequest,
-    ModelOffer,
-    Offer,
-    SamplerOffer,
-    VerifierOffer,
-)
+from sitsearch.workers.jobs.offer import AlgorithmOffer, ModelOffer, Offer, SamplerOffer, VerifierOffer
+from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.runs.defaults import class_index, with_sampler
 from sitsearch.workers.search.runs.plan import reserved, sampling_of
 from sitsearch.workers.search.runs.start import start_run

@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sitsearch.workers.jobs.errors import StoreUnavailable
-from sitsearch.workers.jobs.schemas import Status
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.job import Status
+from sitsearch.workers.jobs.store import JobStore
 
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

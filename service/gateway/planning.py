@@ -8,7 +8,9 @@ from pydantic import Field
 
 from sitsearch.service.gateway.problems import Conflict, FieldError, Invalid
 from sitsearch.workers.jobs.base import Count, Schema
-from sitsearch.workers.jobs.schemas import MAX_NFE, Extension, GenerateRequest, Job, Offer, SamplerOffer, Status
+from sitsearch.workers.jobs.job import Extension, Job, Status
+from sitsearch.workers.jobs.offer import Offer, SamplerOffer
+from sitsearch.workers.jobs.request import MAX_NFE, GenerateRequest
 from sitsearch.workers.search.runs.dry_run import Plan, make_plan
 from sitsearch.workers.search.runs.plan import cap, reserved, sampling_of
 

@@ -22,18 +22,11 @@ from sitsearch.service.gateway.planning import ExtendRequest, PlanView, extensio
 from sitsearch.service.gateway.problems import FieldError, ImageExpired, Invalid, NoWorkers, UnknownResource
 from sitsearch.service.gateway.views import JobsView, JobView, PageLinks, job_view, ranked
 from sitsearch.workers.jobs.errors import UnknownJob
-from sitsearch.workers.jobs.schemas import (
-    AlgorithmOffer,
-    GenerateRequest,
-    Job,
-    ModelOffer,
-    Offer,
-    Progress,
-    Status,
-    VerifierOffer,
-)
+from sitsearch.workers.jobs.job import Job, Progress, Status
+from sitsearch.workers.jobs.offer import AlgorithmOffer, ModelOffer, Offer, VerifierOffer
+from sitsearch.workers.jobs.request import GenerateRequest
+from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.jobs.store.records import Snapshot, event_order
-from sitsearch.workers.jobs.store.store import JobStore
 from sitsearch.workers.settings import Settings
 
 MAX_WAIT = 60

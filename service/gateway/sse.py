@@ -9,8 +9,8 @@ from typing import Any
 
 from sitsearch.service.gateway.views import job_view
 from sitsearch.workers.jobs.errors import StoreError
+from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.jobs.store.records import Event
-from sitsearch.workers.jobs.store.store import JobStore
 
 #: Seconds of silence after which a comment tells proxies and clients that the stream lives.
 KEEP_ALIVE = 15.0

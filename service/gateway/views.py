@@ -7,14 +7,8 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from sitsearch.workers.jobs.base import Schema
-from sitsearch.workers.jobs.schemas import (
-    GenerateRequest,
-    JobError,
-    Progress,
-    ResultImage,
-    Status,
-    Usage,
-)
+from sitsearch.workers.jobs.job import JobError, Progress, ResultImage, Status, Usage
+from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.jobs.store.records import Snapshot
 
 

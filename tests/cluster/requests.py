@@ -11,7 +11,7 @@ from sitsearch.models.condition import Condition
 from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.machine import take_machine
 from sitsearch.workers.engine.offers import METHODS
-from sitsearch.workers.jobs.schemas import GenerateRequest, SamplerChoice
+from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.local import Found, run_request
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.defaults import with_sampler

@@ -17,8 +17,9 @@ from ray.serve.config import HTTPOptions
 
 from sitsearch.models.catalog import model_card
 from sitsearch.workers.jobs.embedded import EmbeddedValkey
-from sitsearch.workers.jobs.schemas import GenerateRequest, Job, Status
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.job import Job, Status
+from sitsearch.workers.jobs.request import GenerateRequest
+from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.serving.app import APP_NAME, build
 from sitsearch.workers.settings import Settings
 from tests.cluster.requests import body, locally

@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Header, HTTPException, Request, Response
 
-from sitsearch.workers.jobs.schemas import GenerateRequest
+from sitsearch.workers.jobs.request import GenerateRequest
 
 FAULTS = ("none", "submit", "fail", "overspend", "image", "form")
 JOB_SECONDS = 0.2

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sitsearch.models.condition import Condition
 from sitsearch.workers.jobs.recipe import Recipe
-from sitsearch.workers.jobs.schemas import SamplerChoice
+from sitsearch.workers.jobs.request import SamplerChoice
 
 #: What a node takes besides its tensors.
 OVERHEAD = 500

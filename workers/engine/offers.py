@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sitsearch.models.samplers import SAMPLERS, make_sampler
-from sitsearch.workers.jobs.schemas import SamplerOffer
+from sitsearch.workers.jobs.offer import SamplerOffer
 
 METHODS = {
     name: SamplerOffer(

@@ -19,7 +19,7 @@ from sitsearch.models.samplers.registry import method_named
 from sitsearch.workers.engine.latents import Latents, Node
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.jobs.recipe import Blend, Integrate, Neighbor, Op, Recipe, Renoise
-from sitsearch.workers.jobs.schemas import SamplerChoice
+from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.search.sampling import Sampling
 
 

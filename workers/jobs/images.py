@@ -8,7 +8,7 @@ import json
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from sitsearch.workers.jobs.schemas import Candidate
+from sitsearch.workers.jobs.job import Candidate
 
 
 def encode_png(image: np.ndarray, candidate: Candidate) -> bytes:

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from sitsearch.workers.errors import SearchError
 from sitsearch.workers.jobs.base import Schema
+from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.jobs.recipe import Recipe
-from sitsearch.workers.jobs.schemas import Candidate
 from sitsearch.workers.search.sampling import Sampling
 
 

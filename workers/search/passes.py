@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sitsearch.workers.jobs.schemas import Candidate
+from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.search.base import Allowance, Proposal, State, advance
 
 #: Plain trajectories that are proposed together.

@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from sitsearch.workers.errors import PluginError
-from sitsearch.workers.jobs.schemas import AlgorithmOffer
+from sitsearch.workers.jobs.offer import AlgorithmOffer
 from sitsearch.workers.search.algorithms.epsilon_greedy import EpsilonGreedy
 from sitsearch.workers.search.algorithms.evolutionary import EvoSearch
 from sitsearch.workers.search.algorithms.fk_steering import FkSteering

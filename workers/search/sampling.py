@@ -6,8 +6,9 @@ The engine counts what it really evaluates; these counts are what budgets are pl
 from __future__ import annotations
 
 from sitsearch.workers.jobs.base import Schema
+from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Integrate, Op, Recipe
-from sitsearch.workers.jobs.schemas import SamplerChoice, SamplerOffer
+from sitsearch.workers.jobs.request import SamplerChoice
 
 #: What an adaptive method evaluates to choose its first step.
 ADAPTIVE_START = 2

@@ -24,19 +24,9 @@ from sitsearch.models.verifiers.errors import VerifierUnavailable
 from sitsearch.workers.errors import SearchError
 from sitsearch.workers.jobs.errors import JobCanceled, LeaseLost, StoreUnavailable
 from sitsearch.workers.jobs.images import decode_png, encode_png
-from sitsearch.workers.jobs.schemas import (
-    Candidate,
-    Job,
-    JobError,
-    ModelOffer,
-    Offer,
-    Result,
-    SamplerOffer,
-    Status,
-    Usage,
-    VerifierOffer,
-)
-from sitsearch.workers.jobs.store.store import Claim, JobStore
+from sitsearch.workers.jobs.job import Candidate, Job, JobError, Result, Status, Usage
+from sitsearch.workers.jobs.offer import ModelOffer, Offer, SamplerOffer, VerifierOffer
+from sitsearch.workers.jobs.store import Claim, JobStore
 from sitsearch.workers.local import orders_of
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.registry import algorithm_offers

@@ -20,7 +20,8 @@ from sitsearch.workers.engine.engine import Done, Engine, buckets
 from sitsearch.workers.engine.machine import take_machine
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.engine.trajectory import Order, planned_rows
-from sitsearch.workers.jobs.schemas import ModelOffer, SamplerChoice
+from sitsearch.workers.jobs.offer import ModelOffer
+from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.serving.scaling import QUEUED_SECONDS
 from sitsearch.workers.settings import Settings
 

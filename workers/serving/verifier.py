@@ -17,7 +17,7 @@ from sitsearch.models.verifiers.registry import options_schema
 from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.judge import judges_sets, set_scores
 from sitsearch.workers.engine.machine import take_machine
-from sitsearch.workers.jobs.schemas import VerifierOffer
+from sitsearch.workers.jobs.offer import VerifierOffer
 
 
 class VerifierReplica:

@@ -32,7 +32,7 @@ from sitsearch.models.verifiers.base import Verifier
 from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.judge import pixels
-from sitsearch.workers.jobs.schemas import GenerateRequest
+from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.local import run_request
 
 #: What is asked for: each combination is one that the training data could have, in any typeface.

@@ -25,7 +25,7 @@ from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.judge import pixels
 from sitsearch.workers.engine.trajectory import Order
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.jobs.schemas import SamplerChoice
+from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.local import sample_all
 
 STEPS, GUIDANCE = 25, 1.5

@@ -26,7 +26,8 @@ from sitsearch.models.catalog import load_generator, load_verifier, model_card
 from sitsearch.models.condition import Condition
 from sitsearch.models.verifiers.base import Verifier
 from sitsearch.workers.engine.engine import Engine
-from sitsearch.workers.jobs.schemas import ENSEMBLE, CurvePoint, GenerateRequest
+from sitsearch.workers.jobs.job import CurvePoint
+from sitsearch.workers.jobs.request import ENSEMBLE, GenerateRequest
 from sitsearch.workers.local import run_request
 
 AUDITORS = ("auditor", "dinov2")

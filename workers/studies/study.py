@@ -25,7 +25,8 @@ from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.engine import Done, Engine
 from sitsearch.workers.engine.machine import take_machine
 from sitsearch.workers.engine.offers import METHODS
-from sitsearch.workers.jobs.schemas import Candidate, GenerateRequest, SamplerChoice
+from sitsearch.workers.jobs.job import Candidate
+from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.local import method_named, orders_of
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.registry import ALGORITHMS

@@ -24,7 +24,7 @@ from sitsearch.workers.engine.judge import pixels
 from sitsearch.workers.engine.machine import take_machine
 from sitsearch.workers.engine.trajectory import Order
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.jobs.schemas import SamplerChoice
+from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.local import sample_all
 from sitsearch.workers.search.runs.selection import rank_correlation
 

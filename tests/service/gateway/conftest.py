@@ -13,14 +13,9 @@ import pytest
 import uvicorn
 
 from sitsearch.service.gateway.app import create_app
-from sitsearch.workers.jobs.schemas import (
-    ModelOffer,
-    Offer,
-    SamplerChoice,
-    SamplerOffer,
-    VerifierOffer,
-)
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.offer import ModelOffer, Offer, SamplerOffer, VerifierOffer
+from sitsearch.workers.jobs.request import SamplerChoice
+from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.search.registry import algorithm_offers
 from sitsearch.workers.settings import Settings
 

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from sitsearch.workers.jobs.schemas import JobError, SamplerChoice, Status, Usage
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.job import JobError, Status, Usage
+from sitsearch.workers.jobs.request import SamplerChoice
+from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.settings import Settings
 from tests.service.gateway.conftest import OFFER, body, problem, serving
 from tests.workers.jobs.store.makers import PNG, claimed, log_round, make_job, make_result, succeeded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import httpx
 
-from sitsearch.workers.jobs.schemas import Status, Usage
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.job import Status, Usage
+from sitsearch.workers.jobs.store import JobStore
 from tests.service.gateway.conftest import body, problem
 from tests.workers.jobs.store.makers import claimed, log_round, make_result, succeeded
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.store import JobStore
 from tests.service.gateway.conftest import OFFER, body
 
 

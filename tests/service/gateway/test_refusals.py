@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sitsearch.service.gateway.app import create_app
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.settings import Settings
 from tests.service.gateway.conftest import LETTERS, OFFER, body, problem, serving

@@ -17,7 +17,7 @@ from sitsearch.models.samplers import make_sampler
 from sitsearch.workers.engine.engine import Done, Engine, buckets, filling
 from sitsearch.workers.engine.trajectory import Order, Sample
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.jobs.schemas import SamplerChoice
+from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.local import sample_all
 from tests.workers.tiny import tiny_generator
 

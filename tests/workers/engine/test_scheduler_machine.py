@@ -16,7 +16,7 @@ from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.scheduler import Scheduler
 from sitsearch.workers.engine.trajectory import Order
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.jobs.schemas import SamplerChoice
+from sitsearch.workers.jobs.request import SamplerChoice
 from tests.workers.tiny import tiny_generator
 
 JOBS = "abcd"

@@ -13,7 +13,7 @@ from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.engine.trajectory import Order, Sample
 from sitsearch.workers.jobs.recipe import Blend, Integrate, Neighbor, Nudge, Perturb, Recipe, Renoise
-from sitsearch.workers.jobs.schemas import SamplerChoice
+from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.local import sample_all
 from sitsearch.workers.search.sampling import Sampling
 from tests.models.problems import GaussianData

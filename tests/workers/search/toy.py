@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from sitsearch.workers.jobs.job import Candidate
+from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Recipe
-from sitsearch.workers.jobs.schemas import Candidate, GenerateRequest, SamplerOffer
+from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.base import Allowance, Proposal, State
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.plan import make_allowance, sampling_of

@@ -15,7 +15,7 @@ from sitsearch.models.generator import Rows, SiTGenerator
 from sitsearch.workers.engine.engine import Done, Engine
 from sitsearch.workers.engine.trajectory import Order
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.jobs.schemas import SamplerChoice
+from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.serving.sampler import SamplerReplica
 from sitsearch.workers.settings import Settings
 

@@ -10,7 +10,7 @@ import pytest
 from sitsearch.models.condition import Condition
 from sitsearch.workers.engine.trajectory import Order, planned_rows
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.jobs.schemas import GenerateRequest, SamplerChoice
+from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.serving.scaling import QUEUED_SECONDS, QueuedWork, replicas_for
 from tests.cluster.requests import body
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import hashlib
 
-from sitsearch.workers.jobs.schemas import Status
+from sitsearch.workers.jobs.job import Status
 
 #: Seconds for which an idempotency key is remembered.
 IDEMPOTENCY_TTL = 86_400.0

@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sitsearch.workers.jobs.schemas import Job, Status
+from sitsearch.workers.jobs.errors import JobCanceled, LeaseLost
+from sitsearch.workers.jobs.job import Job, Status
 
+#: Seconds of one blocking read; shorter than any sensible socket timeout.
+BLOCK = 2.0
+#: An id before that of every event.
+NO_EVENT = "0-0"
 _TERMINAL = {status.value for status in Status if status.terminal}
 
 
@@ -27,6 +32,17 @@ class Claim:
     fence: int
     message_id: bytes
     taken_over: bool
+
+    def refusal(self, outcome: bytes) -> LeaseLost | JobCanceled | None:
+        """What a script's answer to a write under this claim means; None if the claim holds."""
+        if outcome == b"canceled":
+            return JobCanceled(self.job.id)
+        return LeaseLost(self.job.id) if outcome == b"lost" else None
+
+    def check(self, outcome: bytes) -> None:
+        """Raise the refusal, if it is one."""
+        if refusal := self.refusal(outcome):
+            raise refusal
 
 
 @dataclass(frozen=True)

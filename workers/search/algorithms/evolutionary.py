@@ -25,8 +25,8 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
+from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.jobs.recipe import Blend, Integrate, Op, Perturb, Recipe
-from sitsearch.workers.jobs.schemas import Candidate
 from sitsearch.workers.search import base
 from sitsearch.workers.search.draws import tournament, uniform
 from sitsearch.workers.search.passes import PassState, advance_pass, least_plain

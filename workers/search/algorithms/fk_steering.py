@@ -24,8 +24,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from sitsearch.workers.jobs.base import Schema
+from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.jobs.schemas import Candidate
 from sitsearch.workers.search import base
 from sitsearch.workers.search.draws import softmax, systematic, uniform
 from sitsearch.workers.search.passes import PassState, advance_pass, least_plain

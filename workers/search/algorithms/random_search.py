@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from sitsearch.workers.jobs.schemas import Candidate
+from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.search import base
 
 

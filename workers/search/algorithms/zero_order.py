@@ -25,8 +25,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.jobs.recipe import Neighbor, Recipe
-from sitsearch.workers.jobs.schemas import Candidate
 from sitsearch.workers.search import base
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sitsearch.workers.jobs.schemas import GenerateRequest, SamplerChoice, SamplerOffer
+from sitsearch.workers.jobs.offer import SamplerOffer
+from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 
 _MAX_INDEX_DIGITS = 9
 

@@ -7,7 +7,9 @@ disagree. Where an algorithm's spending depends on scores, or the sampler choose
 from __future__ import annotations
 
 from sitsearch.workers.jobs.base import Schema
-from sitsearch.workers.jobs.schemas import Candidate, GenerateRequest, SamplerOffer
+from sitsearch.workers.jobs.job import Candidate
+from sitsearch.workers.jobs.offer import SamplerOffer
+from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.start import Run, start_run
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sitsearch.workers.errors import BudgetTooSmall, Unsuitable
-from sitsearch.workers.jobs.schemas import GenerateRequest, SamplerOffer
+from sitsearch.workers.jobs.offer import SamplerOffer
+from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.base import Allowance, Search
 from sitsearch.workers.search.sampling import Sampling
 

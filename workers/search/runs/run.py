@@ -17,19 +17,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, UnknownName, Unsuitable
+from sitsearch.workers.jobs.job import Candidate, CurvePoint, Extension, Progress, Result, ResultImage, Round, Usage
+from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.jobs.schemas import (
-    Candidate,
-    CurvePoint,
-    Extension,
-    GenerateRequest,
-    Progress,
-    Result,
-    ResultImage,
-    Round,
-    SamplerOffer,
-    Usage,
-)
+from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search import base
 from sitsearch.workers.search.base import Proposal, Search, check_told
 from sitsearch.workers.search.registry import ALGORITHMS

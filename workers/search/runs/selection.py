@@ -15,8 +15,9 @@ import statistics
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence
 
+from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.jobs.recipe import Recipe
-from sitsearch.workers.jobs.schemas import Candidate, VerifierChoice
+from sitsearch.workers.jobs.request import VerifierChoice
 
 
 class Selection:

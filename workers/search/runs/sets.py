@@ -11,19 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, Unsuitable
+from sitsearch.workers.jobs.job import Candidate, CurvePoint, Extension, Progress, Result, ResultImage, Round, Usage
+from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Recipe
-from sitsearch.workers.jobs.schemas import (
-    Candidate,
-    CurvePoint,
-    Extension,
-    GenerateRequest,
-    Progress,
-    Result,
-    ResultImage,
-    Round,
-    SamplerOffer,
-    Usage,
-)
+from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.base import Proposal, check_told
 from sitsearch.workers.search.runs.plan import cap, sampling_of
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sitsearch.workers.jobs.schemas import GenerateRequest, SamplerOffer
+from sitsearch.workers.jobs.offer import SamplerOffer
+from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.runs.run import SearchRun
 from sitsearch.workers.search.runs.sets import SetRun
 

@@ -6,21 +6,11 @@ import time
 import uuid
 from typing import Any
 
-from sitsearch.workers.jobs.schemas import (
-    Candidate,
-    CurvePoint,
-    GenerateRequest,
-    Job,
-    Progress,
-    Recipe,
-    Result,
-    ResultImage,
-    Round,
-    Status,
-    Usage,
-)
+from sitsearch.workers.jobs.job import Candidate, CurvePoint, Job, Progress, Result, ResultImage, Round, Status, Usage
+from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.request import GenerateRequest
+from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.jobs.store.records import Claim
-from sitsearch.workers.jobs.store.store import JobStore
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

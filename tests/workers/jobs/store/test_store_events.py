@@ -8,8 +8,9 @@ import time
 import pytest
 
 from sitsearch.workers.jobs.errors import UnknownJob
-from sitsearch.workers.jobs.schemas import AlgorithmOffer, Offer, Status, Usage
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.job import Status, Usage
+from sitsearch.workers.jobs.offer import AlgorithmOffer, Offer
+from sitsearch.workers.jobs.store import JobStore
 from tests.workers.jobs.store.makers import claimed, log_round, make_job, make_result, succeeded
 
 

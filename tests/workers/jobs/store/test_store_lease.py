@@ -8,8 +8,8 @@ import time
 import pytest
 
 from sitsearch.workers.jobs.errors import JobCanceled, LeaseLost, RoundOutOfOrder
-from sitsearch.workers.jobs.schemas import JobError, Status, Usage
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.job import JobError, Status, Usage
+from sitsearch.workers.jobs.store import JobStore
 from tests.workers.jobs.store.makers import (
     PNG,
     claimed,

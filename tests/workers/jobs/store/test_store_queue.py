@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sitsearch.workers.jobs.store import board
 from sitsearch.workers.jobs.embedded import EmbeddedValkey
 from sitsearch.workers.jobs.errors import BadCursor, IdempotencyConflict, QueueFull, StoreUnavailable
-from sitsearch.workers.jobs.schemas import Status, Usage
-from sitsearch.workers.jobs.store.store import JobStore
+from sitsearch.workers.jobs.job import Status, Usage
+from sitsearch.workers.jobs.store import JobStore, connection
 from sitsearch.workers.settings import Settings
 from tests.workers.jobs.store.makers import claimed, log_round, make_job, make_request, make_result, succeeded
 
@@ -198,7 +197,7 @@ async def test_an_absent_redis_raises_store_unavailable(store_settings: Settings
 
 
 async def test_a_silent_redis_raises_store_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board, "_SOCKET_TIMEOUT", 0.3)
+    monkeypatch.setattr(connection, "_SOCKET_TIMEOUT", 0.3)
     with EmbeddedValkey(tmp_path) as valkey:
         store = JobStore.from_url(valkey.url, Settings(_env_file=None))
         await store.ping()

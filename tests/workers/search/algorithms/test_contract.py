@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, Unsuitable
-from sitsearch.workers.jobs.schemas import Extension
+from sitsearch.workers.jobs.job import Extension
 from sitsearch.workers.search.base import extend
 from sitsearch.workers.search.registry import ALGORITHMS
 from tests.workers.search.toy import METHODS, allowance_of, evaluate, finish, first_state, request, start, states

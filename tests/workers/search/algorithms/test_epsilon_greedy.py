@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.jobs.schemas import Candidate
 from sitsearch.workers.search.algorithms.epsilon_greedy import EpsilonGreedyState
 from sitsearch.workers.search.registry import ALGORITHMS
 from tests.workers.search.algorithms.brownian import gain, mean_best

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sitsearch.workers.jobs.schemas import GenerateRequest
+from sitsearch.workers.jobs.request import GenerateRequest
 from tests.workers.search.algorithms.make_traces import BUILT_IN, FOLDER, describe, outcome, path_of
 from tests.workers.search.toy import evaluate, start
 

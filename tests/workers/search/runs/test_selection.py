@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.jobs.recipe import Recipe
-from sitsearch.workers.jobs.schemas import Candidate, VerifierChoice
+from sitsearch.workers.jobs.request import VerifierChoice
 from sitsearch.workers.search.base import Proposal, Scored, State, remembered, rescored
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.selection import Selection, hacking

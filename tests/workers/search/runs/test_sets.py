@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, Unsuitable
-from sitsearch.workers.jobs.schemas import Extension
+from sitsearch.workers.jobs.job import Extension
 from sitsearch.workers.search.runs.dry_run import make_plan
 from sitsearch.workers.search.runs.sets import SetRun
 from sitsearch.workers.search.runs.start import start_run

@@ -1,0 +1,140 @@
+"""What becomes of a request: candidates, rounds, progress, result, and the job's record that holds them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sitsearch.workers.jobs.base import Count, Schema
+from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.request import MAX_NFE, GenerateRequest
+
+
+class Candidate(Schema):
+    """One evaluated trajectory: its recipe, what it cost and how it scored.
+
+    `phase` is `search` for candidates the search proposed and `final` for the re-generated winners. A candidate whose
+    recipe ends before t = 1 was scored on its data prediction. `condition` counts the request's `classes`.
+    """
+
+    id: str
+    recipe: Recipe
+    nfe: int
+    forwards: int
+    scores: dict[str, float]
+    phase: Literal["search", "final"] = "search"
+    condition: int = 0
+
+
+class Round(Schema):
+    """One ask and its tell, as it stands in the round log; `audits` are of the best candidate so far."""
+
+    round: Annotated[int, Field(ge=0)]
+    candidates: tuple[Candidate, ...]
+    audits: dict[str, float] | None = None
+
+
+class Status(StrEnum):
+    """Where a job stands; the last three are terminal and sticky."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def terminal(self) -> bool:
+        """No further change of status is possible."""
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
+
+
+class CurvePoint(Schema):
+    """Best score after `nfe` evaluations; `scores` of the members and auditors, where there are any."""
+
+    nfe: int
+    forwards: int
+    score: float
+    scores: dict[str, float] | None = None
+
+
+class Progress(Schema):
+    """How far a job has come; the curve has one point a round."""
+
+    nfe_spent: int = 0
+    nfe_budget: int | None = None
+    forwards_spent: int = 0
+    forwards_budget: int | None = None
+    round: int = 0
+    best_score: float | None = None
+    curve: tuple[CurvePoint, ...] = ()
+
+
+class Usage(Schema):
+    """What was spent, by phase. `wasted` was computed again after a fault and is not part of the budget."""
+
+    nfe_search: int = 0
+    nfe_final: int = 0
+    nfe_wasted: int = 0
+    forwards_search: int = 0
+    forwards_final: int = 0
+    forwards_wasted: int = 0
+
+
+class ResultImage(Schema):
+    """One of the best candidates, best first; `rank` counts from 0, `audits` are what the auditors say of it."""
+
+    rank: int
+    audits: dict[str, float] | None = None
+    score: float
+    candidate: Candidate
+
+
+class Result(Schema):
+    """The answer of a finished search.
+
+    Attributes:
+        images: best first; of a search over many conditions, by slot.
+        candidates: how many were scored, the final generation not counted.
+        hacking: auditors that fell while the selecting score rose (`sitsearch.workers.search.runs.selection.hacking`);
+            None without auditors.
+        stopped_by: what ended it.
+    """
+
+    images: tuple[ResultImage, ...]
+    candidates: int
+    hacking: tuple[str, ...] | None = None
+    stopped_by: Literal["budget", "score", "patience", "seconds"]
+
+
+class JobError(Schema):
+    """Why a job failed: a stable code and a sentence for people."""
+
+    code: str
+    detail: str
+
+
+class Extension(Schema):
+    """More budget for a search that had ended, granted once `after_round` rounds were told."""
+
+    after_round: int
+    nfe: Annotated[Count, Field(ge=1, le=MAX_NFE)]
+
+
+class Job(Schema):
+    """The record of a job, as the store keeps it. Times are Unix seconds."""
+
+    id: str
+    request: GenerateRequest
+    class_indices: tuple[int, ...] = ()
+    extensions: tuple[Extension, ...] = ()
+    status: Status = Status.QUEUED
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    progress: Progress = Progress()
+    usage: Usage = Usage()
+    result: Result | None = None
+    error: JobError | None = None

@@ -1,0 +1,105 @@
+"""Reading jobs: one, or pages of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+from sitsearch.workers.jobs.errors import BadCursor, UnknownJob
+from sitsearch.workers.jobs.job import Job, Status
+from sitsearch.workers.jobs.store.connection import Connection, reachable
+from sitsearch.workers.jobs.store.records import NO_EVENT, Snapshot, decode_job
+
+
+class Lookup(Connection):
+    """The records of jobs, as they stand."""
+
+    async def get(self, job_id: str) -> Job | None:
+        """The job, or None."""
+        snapshot = await self.snapshot(job_id)
+        return snapshot.job if snapshot else None
+
+    async def snapshot(self, job_id: str) -> Snapshot | None:
+        """The job with its queue position, best candidates and newest event, or None."""
+        return (await self._snapshots([job_id]))[0]
+
+    @reachable
+    async def _snapshots(self, job_ids: Sequence[str]) -> list[Snapshot | None]:
+        async with self.redis.pipeline(transaction=True) as pipe:
+            for job_id in job_ids:
+                pipe.hgetall(self.keys.job(job_id))
+                pipe.zrank(self.keys.waiting, job_id)
+                pipe.xrevrange(self.keys.events(job_id), count=1)
+            replies = await pipe.execute()
+        return [
+            Snapshot(
+                job=decode_job(fields),
+                queue_position=rank,
+                best=tuple(json.loads(fields.get(b"best", b"[]"))),
+                last_event=entries[0][0].decode() if entries else NO_EVENT,
+            )
+            if fields
+            else None
+            for fields, rank, entries in zip(replies[::3], replies[1::3], replies[2::3], strict=True)
+        ]
+
+    async def require(self, job_id: str) -> Job:
+        """The job.
+
+        Raises:
+            UnknownJob: no such job.
+        """
+        job = await self.get(job_id)
+        if job is None:
+            raise UnknownJob(job_id)
+        return job
+
+    async def list(
+        self, *, status: Status | None = None, cursor: str | None = None, limit: int = 50
+    ) -> tuple[list[Job], str | None]:
+        """A page of jobs, newest first, and the cursor of the next page, or None at the end.
+
+        Raises:
+            BadCursor: `cursor` is not one that this method returned.
+        """
+        snapshots, following = await self.page(status=status, cursor=cursor, limit=limit)
+        return [snapshot.job for snapshot in snapshots], following
+
+    @reachable
+    async def page(
+        self, *, status: Status | None = None, cursor: str | None = None, limit: int = 50
+    ) -> tuple[Sequence[Snapshot], str | None]:
+        """`list` with each job's queue position and best candidates."""
+        index = self.keys.of_status(status) if status else self.keys.jobs
+        start = 0 if cursor is None else await self._after(index, cursor)
+        entries: Any = await self.redis.zrevrange(index, start, start + limit, withscores=True)
+        page = entries[:limit]
+        snapshots = await self._snapshots([job_id.decode() for job_id, _ in page]) if page else []
+        more = len(entries) > limit
+        return [s for s in snapshots if s], f"{page[-1][1]!r}:{page[-1][0].decode()}" if more else None
+
+    async def _after(self, index: str, cursor: str) -> int:
+        """The rank that follows `cursor`'s job, which may have left the index since."""
+        score, _, job_id = cursor.partition(":")
+        try:
+            bound = float(score)
+            member = job_id.encode()
+        except ValueError:
+            raise BadCursor(cursor) from None
+        if not job_id or bound != bound:
+            raise BadCursor(cursor)
+        rank: Any = await self.redis.zrevrank(index, member)
+        newer: Any = rank + 1 if rank is not None else await self.redis.zcount(index, bound, "+inf")
+        return int(newer)
+
+    @reachable
+    async def queue_position(self, job_id: str) -> int | None:
+        """Jobs ahead of this one in the queue (0 = next), or None when it does not wait."""
+        return cast("int | None", await self.redis.zrank(self.keys.waiting, job_id))
+
+    @reachable
+    async def counts(self) -> dict[Status, int]:
+        """How many jobs the store holds in each status."""
+        return await self.scripts.count(now=time.time())

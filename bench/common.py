@@ -19,7 +19,7 @@ from sitsearch.models.condition import Condition
 from sitsearch.models.generator import Generator, Rows, SiTGenerator
 from sitsearch.models.sit import SiT, SiTConfig
 from sitsearch.workers.engine.engine import Done, Engine
-from sitsearch.workers.engine.trajectory import Order
+from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.jobs.request import SamplerChoice
 

@@ -22,15 +22,15 @@ from bench.common import Claim, Report, Setting
 from sitsearch.models.catalog import model_card
 from sitsearch.models.condition import Condition
 from sitsearch.workers.engine.offers import METHODS
-from sitsearch.workers.engine.trajectory import Order
+from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.jobs.embedded import EmbeddedValkey
 from sitsearch.workers.jobs.job import Job
 from sitsearch.workers.jobs.offer import ModelOffer, VerifierOffer
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.jobs.store import JobStore
+from sitsearch.workers.search.runs.drive import Made
 from sitsearch.workers.search.sampling import Sampling
 from sitsearch.workers.serving.coordinator import Coordinator
-from sitsearch.workers.serving.sampler import Samples
 from sitsearch.workers.settings import Settings
 
 IN_FLIGHT = (10, 1000, 10_000)
@@ -81,7 +81,7 @@ class _Sampler:
             forwards_per_second=1.0,
         )
 
-    async def _sample(self, job: str, orders: Sequence[Order], priority: float) -> Samples:
+    async def _sample(self, job: str, orders: Sequence[Order], priority: float) -> Made[np.ndarray]:
         self.waiting += 1
         await self.gate.wait()
         self.answered += 1
@@ -90,7 +90,7 @@ class _Sampler:
             for o in orders
         ]
         images = np.zeros((len(orders), 32, 32, 3), dtype=np.uint8)
-        return Samples(images, costs, [cost * o.sampler.rows for cost, o in zip(costs, orders, strict=True)], 0, 0)
+        return Made(images, costs, [cost * o.sampler.rows for cost, o in zip(costs, orders, strict=True)])
 
 
 class _Verifier:

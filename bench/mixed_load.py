@@ -24,7 +24,7 @@ from bench.common import Claim, Instant, Report, Setting, glyphs, orders, quanti
 from sitsearch.models.batch_sizes import halvings
 from sitsearch.models.generator import SiTGenerator
 from sitsearch.workers.engine.engine import FINE, Engine, filling
-from sitsearch.workers.engine.trajectory import Order
+from sitsearch.workers.engine.orders import Order
 
 BATCH = 32
 STEPS, IMAGES = (8, 16, 32, 64), (1, 2, 4, 8)

@@ -10,7 +10,7 @@ The same runner, engine and recipes as on the cluster: the same seed finds the s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +20,18 @@ from torch import Tensor
 from sitsearch.models.condition import Condition
 from sitsearch.models.generator import Generator
 from sitsearch.models.verifiers.base import Verifier
+from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.engine import Engine
-from sitsearch.workers.engine.judge import Judge
-from sitsearch.workers.engine.offers import METHODS
-from sitsearch.workers.engine.trajectory import Order, Sample
-from sitsearch.workers.errors import UnknownName
+from sitsearch.workers.engine.judge import judges_sets, scores_by_name, set_scores
+from sitsearch.workers.engine.offers import METHODS, method_named
+from sitsearch.workers.engine.orders import Order, orders_of
+from sitsearch.workers.engine.trajectory import Sample, made_of
 from sitsearch.workers.jobs.job import Candidate, Progress, Result, Usage
-from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.defaults import with_sampler
+from sitsearch.workers.search.runs.drive import InMemory, Made, drive
 from sitsearch.workers.search.runs.start import Run, start_run
 
 DEFAULT_SAMPLER = SamplerChoice()
@@ -129,59 +130,58 @@ def run_request(
         UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun`.
     """
     run = start_run(request, method_named(request.sampler.method))
-    judge, many = Judge(verifiers, batch=engine.batch), bool(request.condition.classes)
+    here = _Here(engine, verifiers, request, conditions, watch)
     deadline = None if request.budget.seconds is None else time.monotonic() + request.budget.seconds
-    preview = any("preview" in verifiers[name].needs for name in request.verifier.names)
-    images: dict[str, Tensor] = {}
-    while proposals := run.ask(out_of_time=deadline is not None and time.monotonic() >= deadline):
-        samples = sample_all(engine, orders_of(proposals, request.sampler, conditions, preview=preview))
-        pictures = torch.stack([s.image for s in samples])
-        wanted = [conditions[p.condition] for p in proposals]
-        previews = torch.stack([s.preview for s in samples if s.preview is not None]) if preview else None
-        scores = judge.scores(
-            request.verifier.names, [p.id for p in proposals], pictures, wanted, previews=previews, sets=many
-        )
-        run.tell(
-            [
-                Candidate(
-                    id=p.id,
-                    recipe=p.recipe,
-                    nfe=s.nfe,
-                    forwards=s.forwards,
-                    scores=row,
-                    phase=run.phase,
-                    condition=p.condition,
-                )
-                for p, s, row in zip(proposals, samples, scores, strict=True)
-            ]
-        )
-        judge.choose(run.best[-1].id)
-        images |= {p.id: s.image for p, s in zip(proposals, samples, strict=True)}
-        images = {candidate.id: images[candidate.id] for candidate in run.kept}
-        if (winner := run.to_audit) is not None:
-            (audits,) = judge.scores(request.auditors, [winner.id], images[winner.id][None], [conditions[0]])
-            run.audit(audits)
-        if watch is not None:
-            watch(run)
-    return Found(run.result(), run.progress, run.usage, torch.stack([images[c.id] for c in run.best]))
+    _complete(drive(run, here, out_of_time=lambda: deadline is not None and time.monotonic() >= deadline))
+    return Found(run.result(), run.progress, run.usage, torch.stack([here.images[c.id] for c in run.best]))
 
 
-def method_named(name: str) -> SamplerOffer:
-    """What a step of the sampling method `name` costs.
+class _Here(InMemory[Tensor]):
+    """Carries out a run in this process. Nothing of it ever waits."""
 
-    Raises:
-        UnknownName: there is none of that name.
-    """
-    if name not in METHODS:
-        raise UnknownName("sampling method", name, METHODS)
-    return METHODS[name]
+    def __init__(
+        self,
+        engine: Engine,
+        verifiers: Mapping[str, Verifier],
+        request: GenerateRequest,
+        conditions: Sequence[Condition],
+        watch: Callable[[Run], None] | None,
+    ) -> None:
+        super().__init__()
+        self._engine, self._request, self._conditions, self._watch = engine, request, conditions, watch
+        self._scorers = {name: Scorer(verifier, batch=engine.batch) for name, verifier in verifiers.items()}
+        self._selector = verifiers[request.verifier.names[0]]
+        self._preview = any("preview" in verifiers[name].needs for name in request.verifier.names)
+        self.sets = bool(request.condition.classes) and judges_sets(self._selector)
+
+    async def make(self, proposals: Sequence[Proposal]) -> Made[Tensor]:
+        orders = orders_of(proposals, self._request.sampler, self._conditions, preview=self._preview)
+        return made_of(sample_all(self._engine, orders))
+
+    async def score(
+        self, names: Sequence[str], images: Tensor, conditions: Sequence[int], previews: Tensor | None
+    ) -> list[dict[str, float]]:
+        wanted = [self._conditions[place] for place in conditions]
+        return scores_by_name(self._scorers, names, images, wanted, previews)
+
+    async def score_set(self, images: Tensor, chosen: Sequence[Tensor]) -> tuple[list[float], Tensor]:
+        assert judges_sets(self._selector)
+        return set_scores(self._selector, images, torch.stack(list(chosen)) if chosen else None)
+
+    async def log(self, run: Run, fresh: Sequence[tuple[Candidate, Tensor]]) -> None:
+        await super().log(run, fresh)
+        if self._watch is not None:
+            self._watch(run)
 
 
-def orders_of(
-    proposals: Sequence[Proposal], sampler: SamplerChoice, conditions: Sequence[Condition], *, preview: bool = False
-) -> list[Order]:
-    """What the engine is to make for a round's proposals, with previews if a verifier needs them."""
-    return [Order(p.recipe, conditions[p.condition], sampler, p.known, p.evaluated, preview) for p in proposals]
+def _complete(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that never waits, whether or not an event loop runs already (as in a notebook)."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise RuntimeError("a search in this process had to wait for something")
 
 
 def sample_all(engine: Engine, orders: Sequence[Order], job: str = "local") -> tuple[Sample, ...]:

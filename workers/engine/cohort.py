@@ -20,7 +20,8 @@ from sitsearch.models.samplers.base import rows_at
 from sitsearch.models.samplers.registry import evaluations_per_step
 from sitsearch.models.verifiers.base import PREVIEW_NOISE_LEVEL
 from sitsearch.workers.engine.latents import Latents, Node, keys
-from sitsearch.workers.engine.trajectory import Field, Order, Sample, Start, find_start, program
+from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.engine.trajectory import Field, Sample, Start, find_start, program
 from sitsearch.workers.jobs.recipe import Integrate, Perturb, Renoise
 
 #: Tensors that a trajectory holds besides the slopes of its step: solution, query, prediction, and what is being made.

@@ -29,8 +29,9 @@ from sitsearch.models.generator import Generator
 from sitsearch.workers.engine.cohort import Cohort
 from sitsearch.workers.engine.latents import Latents
 from sitsearch.workers.engine.machine import keep_what_is_made
+from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.engine.scheduler import Scheduler
-from sitsearch.workers.engine.trajectory import Order, Sample, outline, planned_rows
+from sitsearch.workers.engine.trajectory import Sample, outline, planned_rows
 
 log = logging.getLogger(__name__)
 

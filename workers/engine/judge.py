@@ -1,18 +1,18 @@
-"""What verifiers say of a round's images: each image by itself, or by the set that it would join."""
+"""What verifiers say of pictures: each by itself, or by the set that it would join."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
-import torch
 from torch import Tensor
 
 from sitsearch.models.condition import Condition
-from sitsearch.models.verifiers.base import SetVerifier, Verifier
+from sitsearch.models.verifiers.base import SetVerifier
 from sitsearch.models.verifiers.scoring import Scorer
 
 
-def judges_sets(verifier: Verifier) -> bool:
+def judges_sets(verifier: object) -> TypeGuard[SetVerifier]:
     """The verifier judges a candidate by the set of images that it would join (see `SetVerifier`)."""
     return hasattr(verifier, "set_scores")
 
@@ -35,53 +35,21 @@ def set_scores(verifier: SetVerifier, pictures: Tensor, chosen: Tensor | None) -
     return scores.tolist(), features
 
 
-class Judge:
-    """Verifiers in this process, with the set so far for one that judges sets.
+def scores_by_name(
+    scorers: Mapping[str, Scorer],
+    names: Sequence[str],
+    pictures: Tensor,
+    conditions: Sequence[Condition],
+    previews: Tensor | None = None,
+) -> list[dict[str, float]]:
+    """Scores of pictures by several verifiers.
 
     Args:
-        verifiers: by name.
-        batch: images of one call of a verifier.
+        scorers: by the verifiers' names.
+        names: of those that are asked.
+        pictures: `[N, H, W, 3]` uint8.
+        conditions: what was asked of each.
+        previews: `[N, H, W, 3]` uint8, for verifiers that need them.
     """
-
-    def __init__(self, verifiers: Mapping[str, Verifier], *, batch: int) -> None:
-        self._scorers = {name: Scorer(verifier, batch=batch) for name, verifier in verifiers.items()}
-        self._chosen: Tensor | None = None
-        self._features: dict[str, Tensor] = {}
-
-    def scores(
-        self,
-        names: Sequence[str],
-        ids: Sequence[str],
-        pictures: Tensor,
-        conditions: Sequence[Condition],
-        *,
-        previews: Tensor | None = None,
-        sets: bool = False,
-    ) -> list[dict[str, float]]:
-        """Scores of pictures by several verifiers.
-
-        Args:
-            names: the verifiers.
-            ids: the candidates' ids.
-            pictures: `[N, H, W, 3]` uint8.
-            conditions: what was asked of each.
-            previews: `[N, H, W, 3]` uint8, for verifiers that need them.
-            sets: fill a set with `choose`: a verifier of sets judges the set so far with each picture added.
-        """
-        columns = []
-        for name in names:
-            scorer = self._scorers[name]
-            verifier = scorer.verifier
-            if sets and judges_sets(verifier):
-                scores, features = set_scores(verifier, pictures, self._chosen)  # type: ignore[arg-type]
-                self._features = dict(zip(ids, features, strict=True))
-            else:
-                scores = scorer.score(pictures, conditions, previews=previews)
-            columns.append(scores)
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-    def choose(self, taken: str) -> None:
-        """Candidate `taken` of the last call joins the set; an id of an earlier one changes nothing."""
-        if (feature := self._features.pop(taken, None)) is not None:
-            rows = [feature[None]] if self._chosen is None else [self._chosen, feature[None]]
-            self._chosen = torch.cat(rows)
+    columns = [scorers[name].score(pictures, conditions, previews=previews) for name in names]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sitsearch.models.samplers import SAMPLERS, make_sampler
+from sitsearch.workers.errors import UnknownName
 from sitsearch.workers.jobs.offer import SamplerOffer
 
 METHODS = {
@@ -15,3 +16,14 @@ METHODS = {
     )
     for name, method in SAMPLERS.items()
 }
+
+
+def method_named(name: str) -> SamplerOffer:
+    """What a step of the sampling method `name` costs.
+
+    Raises:
+        UnknownName: there is none of that name.
+    """
+    if name not in METHODS:
+        raise UnknownName("sampling method", name, METHODS)
+    return METHODS[name]

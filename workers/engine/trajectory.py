@@ -1,4 +1,4 @@
-"""What is ordered of the engine, what it makes of it, and where an order begins."""
+"""What the engine makes of an order, and where it begins."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from sitsearch.models.condition import Condition
 from sitsearch.models.generator import Generator
 from sitsearch.models.guidance import Guidance
 from sitsearch.models.interpolants import interpolant_named
@@ -18,27 +18,11 @@ from sitsearch.models.samplers import Sampler, make_sampler
 from sitsearch.models.samplers.registry import method_named
 from sitsearch.workers.engine.latents import Latents, Node
 from sitsearch.workers.engine.offers import METHODS
-from sitsearch.workers.jobs.recipe import Blend, Integrate, Neighbor, Op, Recipe, Renoise
+from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.jobs.recipe import Blend, Integrate, Neighbor, Op, Renoise
 from sitsearch.workers.jobs.request import SamplerChoice
+from sitsearch.workers.search.runs.drive import Made
 from sitsearch.workers.search.sampling import Sampling
-
-
-@dataclass(frozen=True)
-class Order:
-    """A candidate to make: its recipe, of what, and how.
-
-    Attributes:
-        known, evaluated: what an earlier order of the job left behind (see `sitsearch.workers.search.base.Proposal`);
-            it is computed again, and counted as recomputed, where it is no longer at hand.
-        preview: show the data prediction on the way too; see `Sample.preview`.
-    """
-
-    recipe: Recipe
-    condition: Condition
-    sampler: SamplerChoice
-    known: int = 0
-    evaluated: bool = False
-    preview: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +45,19 @@ class Sample:
     nfe_again: int = 0
     forwards_again: int = 0
     preview: Tensor | None = None
+
+
+def made_of(samples: Sequence[Sample]) -> Made[Tensor]:
+    """Samples as what came of a round's proposals."""
+    previews = [sample.preview for sample in samples if sample.preview is not None]
+    return Made(
+        images=torch.stack([sample.image for sample in samples]),
+        nfe=[sample.nfe for sample in samples],
+        forwards=[sample.forwards for sample in samples],
+        nfe_again=sum(sample.nfe_again for sample in samples),
+        forwards_again=sum(sample.forwards_again for sample in samples),
+        previews=torch.stack(previews) if previews else None,
+    )
 
 
 class Field:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 
-from sitsearch.workers.engine.trajectory import Order
+from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.jobs.recipe import Recipe
 
 #: States of one job whose slot is remembered; the oldest are forgotten first, and may be made again elsewhere.

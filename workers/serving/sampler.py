@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,32 +18,15 @@ from sitsearch.models.catalog import load_generator, model_card
 from sitsearch.workers.engine.engine import Done, Engine, buckets
 from sitsearch.workers.engine.machine import take_machine
 from sitsearch.workers.engine.offers import METHODS
-from sitsearch.workers.engine.trajectory import Order, planned_rows
+from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.engine.trajectory import made_of, planned_rows
 from sitsearch.workers.jobs.offer import ModelOffer
 from sitsearch.workers.jobs.request import SamplerChoice
+from sitsearch.workers.search.runs.drive import Made
 from sitsearch.workers.serving.scaling import QUEUED_SECONDS
 from sitsearch.workers.settings import Settings
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What a call of `SamplerReplica.sample` made, in the order of its orders.
-
-    Attributes:
-        images: `[N, H, W, 3]` uint8.
-        nfe, forwards: what each took.
-        nfe_again, forwards_again: spent on all of them besides, on states that were no longer at hand.
-        previews: `[N, H, W, 3]` uint8, where they were ordered; see `Sample.preview`.
-    """
-
-    images: np.ndarray
-    nfe: list[int]
-    forwards: list[int]
-    nfe_again: int
-    forwards_again: int
-    previews: np.ndarray | None = None
 
 
 class SamplerReplica:
@@ -106,7 +88,7 @@ class SamplerReplica:
         """Called by Serve where the pool scales; see `sitsearch.workers.serving.scaling`."""
         return {QUEUED_SECONDS: self._queued / self._rows_per_second}
 
-    async def sample(self, job: str, orders: Sequence[Order], priority: float = 1.0) -> Samples:
+    async def sample(self, job: str, orders: Sequence[Order], priority: float = 1.0) -> Made[np.ndarray]:
         """Make `orders`; `priority` as in `GenerateRequest`.
 
         Cancelling the call drops what is not sampled yet.
@@ -150,15 +132,14 @@ class SamplerReplica:
             raise
         finally:
             self._queued -= planned
-        return Samples(
-            images=np.stack([sample.image.numpy() for sample in done.samples]),
-            nfe=[sample.nfe for sample in done.samples],
-            forwards=[sample.forwards for sample in done.samples],
-            nfe_again=sum(sample.nfe_again for sample in done.samples),
-            forwards_again=sum(sample.forwards_again for sample in done.samples),
-            previews=np.stack([p.numpy() for sample in done.samples if (p := sample.preview) is not None])
-            if orders[0].preview
-            else None,
+        made = made_of(done.samples)
+        return Made(
+            images=made.images.numpy(),
+            nfe=made.nfe,
+            forwards=made.forwards,
+            nfe_again=made.nfe_again,
+            forwards_again=made.forwards_again,
+            previews=None if made.previews is None else made.previews.numpy(),
         )
 
     def _post(self, action: Callable[[], None]) -> None:

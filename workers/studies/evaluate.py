@@ -23,7 +23,7 @@ from sitsearch.models.verifiers.frechet import FrechetReference
 from sitsearch.models.verifiers.inception_oracle import inception_score
 from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.judge import pixels
-from sitsearch.workers.engine.trajectory import Order
+from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.local import sample_all

@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,16 @@ from sitsearch.models.catalog import load_generator, load_verifier, model_card
 from sitsearch.models.condition import Condition
 from sitsearch.models.verifiers.base import Verifier
 from sitsearch.models.verifiers.scoring import Scorer
-from sitsearch.workers.engine.engine import Done, Engine
+from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.machine import take_machine
-from sitsearch.workers.engine.offers import METHODS
-from sitsearch.workers.jobs.job import Candidate
+from sitsearch.workers.engine.offers import METHODS, method_named
+from sitsearch.workers.engine.orders import Order, orders_of
+from sitsearch.workers.engine.trajectory import made_of
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
-from sitsearch.workers.local import method_named, orders_of
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.defaults import with_sampler
+from sitsearch.workers.search.runs.drive import InMemory, Made, drive
 from sitsearch.workers.search.runs.run import SearchRun
 from sitsearch.workers.studies.study_report import TARGET, write_report
 
@@ -38,20 +40,67 @@ CANDIDATES = (2, 4, 8, 16, 32)
 SCORED = 64
 
 
-@dataclass
-class Running:
-    """One search under way, and what it waits for."""
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures `[N, H, W, 3]` uint8 to be scored."""
 
-    label: int
-    seed: int
-    run: SearchRun
-    proposals: tuple[Proposal, ...] = ()
-    images: dict[str, Tensor] | None = None
+    images: Tensor
+
+
+class Awaited:
+    """What a search waits for: orders to be sampled, or pictures to be scored. Awaiting it gives what came of it."""
+
+    def __init__(self, wanted: list[Order] | Pictures) -> None:
+        self.wanted = wanted
+
+    def __await__(self) -> Generator[Awaited, Any, Any]:
+        return (yield self)
+
+
+class Case(InMemory[Tensor]):
+    """One search under way, which stops where it needs the engine or the verifier that it shares with others.
+
+    Args:
+        label: the class.
+        seed: of the case.
+        run: the search.
+    """
+
+    sets = False
+
+    def __init__(self, label: int, seed: int, run: SearchRun) -> None:
+        super().__init__()
+        self.label, self.seed, self.search = label, seed, run
+        self._course = drive(run, self)
 
     @property
     def job(self) -> str:
         """The name of its latents."""
         return f"{self.label}-{self.seed}"
+
+    def go_on(self, answer: Any) -> list[Order] | Pictures | None:
+        """Give the search what it waited for (at first None); what it waits for next, or None at its end."""
+        try:
+            awaited: Awaited = self._course.send(answer)
+        except StopIteration:
+            return None
+        return awaited.wanted
+
+    async def make(self, proposals: Sequence[Proposal]) -> Made[Tensor]:
+        """See `Executor.make`."""
+        orders = orders_of(proposals, self.search.request.sampler, [Condition(self.label)])
+        return made_of(await Awaited(orders))
+
+    async def score(
+        self, names: Sequence[str], images: Tensor, conditions: Sequence[int], previews: Tensor | None
+    ) -> list[dict[str, float]]:
+        """See `Executor.score`: there is one verifier."""
+        (name,) = names
+        return [{name: score} for score in await Awaited(Pictures(images))]
+
+    async def score_set(self, images: Tensor, chosen: Sequence[Tensor]) -> tuple[Sequence[float], Tensor]:
+        """See `Executor.score_set`: a study searches for one class at a time."""
+        raise AssertionError("a study judges no sets")
 
 
 class Study:
@@ -73,17 +122,31 @@ class Study:
 
     def run(self, algorithm: str, nfe: int, cases: Iterable[tuple[int, int]]) -> Iterator[dict[str, Any]]:
         """Search `(class, seed)` by `(class, seed)`, all at once; yields a record for each, in the order they end."""
-        waiting: dict[int, Running] = {}
-        for label, seed in cases:
-            search = Running(label, seed, SearchRun(*self._request(algorithm, nfe, label, seed)), images={})
-            self._ask(search, waiting)
-        done: list[Done] = []
-        while waiting:
-            done += self.engine.step()
+        ready: list[tuple[Case, Any]] = [
+            (Case(label, seed, SearchRun(*self._request(algorithm, nfe, label, seed))), None) for label, seed in cases
+        ]
+        sampling: dict[int, Case] = {}
+        scoring: list[tuple[Case, Tensor]] = []
+        while ready or sampling or scoring:
+            for case, answer in ready:
+                wanted = case.go_on(answer)
+                if wanted is None:
+                    yield self._record(case)
+                elif isinstance(wanted, Pictures):
+                    scoring.append((case, wanted.images))
+                else:
+                    sampling[self.engine.submit(case.job, wanted)] = case
             # Scoring one submission at a time would leave the verifier's batches empty.
-            if sum(len(d.samples) for d in done) >= SCORED or (done and not self.engine.busy):
-                yield from self._tell(done, waiting)
-                done = []
+            if scoring and (sum(len(images) for _, images in scoring) >= SCORED or not self.engine.busy):
+                ready, scoring = self._scored(scoring), []
+            else:
+                ready = [(sampling.pop(done.ticket), done.samples) for done in self.engine.step()]
+
+    def _scored(self, scoring: Sequence[tuple[Case, Tensor]]) -> list[tuple[Case, Any]]:
+        """Each case with its scores, all scored together."""
+        conditions = [Condition(case.label) for case, images in scoring for _ in images]
+        scores = iter(self.selector.score(torch.cat([images for _, images in scoring]), conditions))
+        return [(case, list(islice(scores, len(images)))) for case, images in scoring]
 
     def _request(self, algorithm: str, nfe: int, label: int, seed: int) -> tuple[GenerateRequest, Any]:
         stochastic = ALGORITHMS[algorithm].stochastic
@@ -100,40 +163,15 @@ class Study:
         request = with_sampler(request, SamplerChoice(method="euler"), METHODS.values(), stochastic=stochastic)
         return request, method_named(request.sampler.method)
 
-    def _ask(self, search: Running, waiting: dict[int, Running]) -> bool:
-        """Submit the search's next round; False when it has ended."""
-        search.proposals = search.run.ask()
-        if not search.proposals:
-            return False
-        orders = orders_of(search.proposals, search.run.request.sampler, [Condition(search.label)])
-        waiting[self.engine.submit(search.job, orders)] = search
-        return True
-
-    def _tell(self, done: list[Done], waiting: dict[int, Running]) -> Iterator[dict[str, Any]]:
-        searches = [waiting.pop(d.ticket) for d in done]
-        pictures = torch.stack([sample.image for d in done for sample in d.samples])
-        conditions = [Condition(search.label) for search, d in zip(searches, done, strict=True) for _ in d.samples]
-        scores = iter(self.selector.score(pictures, conditions))
-        for search, d in zip(searches, done, strict=True):
-            candidates = [
-                Candidate(id=p.id, recipe=p.recipe, nfe=s.nfe, forwards=s.forwards, scores={"selector": next(scores)})
-                for p, s in zip(search.proposals, d.samples, strict=True)
-            ]
-            search.run.tell(candidates)
-            images = (search.images or {}) | {c.id: s.image for c, s in zip(candidates, d.samples, strict=True)}
-            search.images = {c.id: images[c.id] for c in search.run.best}
-            if not self._ask(search, waiting):
-                yield self._record(search)
-
-    def _record(self, search: Running) -> dict[str, Any]:
-        run = search.run
-        best, images = run.best[0], search.images or {}
-        (audited,) = self.auditor.score(images[best.id][None], [Condition(search.label)])
+    def _record(self, case: Case) -> dict[str, Any]:
+        run = case.search
+        best = run.best[0]
+        (audited,) = self.auditor.score(case.images[best.id][None], [Condition(case.label)])
         return {
             "algorithm": run.request.search.algorithm,
             "budget": run.request.budget.nfe,
-            "class": search.label,
-            "seed": search.seed,
+            "class": case.label,
+            "seed": case.seed,
             "nfe": run.progress.nfe_spent,
             "score": best.scores["selector"],
             "audit": audited,

@@ -15,7 +15,8 @@ from sitsearch.models.generator import SiTGenerator
 from sitsearch.models.noise import gaussian
 from sitsearch.models.samplers import make_sampler
 from sitsearch.workers.engine.engine import Done, Engine, buckets, filling
-from sitsearch.workers.engine.trajectory import Order, Sample
+from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.engine.trajectory import Sample
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.local import sample_all

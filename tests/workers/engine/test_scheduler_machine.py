@@ -13,8 +13,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from sitsearch.models.condition import Condition
 from sitsearch.models.generator import Rows, SiTGenerator
 from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.engine.scheduler import Scheduler
-from sitsearch.workers.engine.trajectory import Order
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.jobs.request import SamplerChoice
 from tests.workers.tiny import tiny_generator

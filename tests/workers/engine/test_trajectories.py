@@ -11,7 +11,8 @@ from sitsearch.models.interpolants import interpolant_named
 from sitsearch.models.samplers import SAMPLERS
 from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.offers import METHODS
-from sitsearch.workers.engine.trajectory import Order, Sample
+from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.engine.trajectory import Sample
 from sitsearch.workers.jobs.recipe import Blend, Integrate, Neighbor, Nudge, Perturb, Recipe, Renoise
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.local import sample_all

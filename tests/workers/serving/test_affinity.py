@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sitsearch.models.condition import Condition
-from sitsearch.workers.engine.trajectory import Order
+from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.jobs.recipe import Integrate, Recipe, Renoise
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.serving.affinity import REMEMBERED, Slots, key_of, ranked

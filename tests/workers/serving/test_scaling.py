@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sitsearch.models.condition import Condition
-from sitsearch.workers.engine.trajectory import Order, planned_rows
+from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.engine.trajectory import planned_rows
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.serving.scaling import QUEUED_SECONDS, QueuedWork, replicas_for

@@ -7,10 +7,10 @@ disagree. Where an algorithm's spending depends on scores, or the sampler choose
 from __future__ import annotations
 
 from sitsearch.workers.jobs.base import Schema
-from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.registry import ALGORITHMS
+from sitsearch.workers.search.runs.drive import candidates_of
 from sitsearch.workers.search.runs.start import Run, start_run
 
 #: Rounds that are played through; the rest of a longer search is taken to be like them.
@@ -56,19 +56,9 @@ def make_plan(request: GenerateRequest, method: SamplerOffer) -> Plan:
     run = start_run(request, method)
     candidates = 0
     while (proposals := run.ask()) and run.rounds < MAX_ROUNDS:
-        run.tell(
-            [
-                Candidate(
-                    id=p.id,
-                    recipe=p.recipe,
-                    nfe=p.nfe,
-                    forwards=p.nfe * request.sampler.rows,
-                    scores={request.verifier.name: 0.0},
-                    phase=run.phase,
-                )
-                for p in proposals
-            ]
-        )
+        nfe = [proposal.nfe for proposal in proposals]
+        forwards = [count * request.sampler.rows for count in nfe]
+        run.tell(candidates_of(proposals, nfe, forwards, [{request.verifier.name: 0.0}] * len(nfe), run))
         candidates += len(proposals) if run.phase == "search" else 0
     budget, reserve = run.cap, run.reserved
     search, final, rounds = run.usage.nfe_search, run.usage.nfe_final, run.rounds - bool(run.usage.nfe_final)
@@ -77,16 +67,16 @@ def make_plan(request: GenerateRequest, method: SamplerOffer) -> Plan:
         share = (budget - reserve) / search
         search, final = budget - reserve, reserve
         rounds, candidates = round(rounds * share), round(candidates * share)
-    nfe = Phases(budget=budget, search=search, final=final, unspent=budget - search - final)
+    phases = Phases(budget=budget, search=search, final=final, unspent=budget - search - final)
     exact = played and ALGORITHMS[request.search.algorithm].exact and not method.adaptive
     return Plan(
         algorithm=request.search.algorithm,
         rounds=rounds,
         candidates=candidates,
-        nfe=nfe,
+        nfe=phases,
         forwards=(search + final) * request.sampler.rows,
         exact=exact,
-        explanation=_explain(request, run, nfe, rounds, candidates, exact=exact),
+        explanation=_explain(request, run, phases, rounds, candidates, exact=exact),
     )
 
 

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, Unsuitable
-from sitsearch.workers.jobs.job import Candidate, CurvePoint, Extension, Progress, Result, ResultImage, Round, Usage
+from sitsearch.workers.jobs.job import Candidate, Extension, Result, ResultImage, Round
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.base import Proposal, check_told
+from sitsearch.workers.search.runs.accounts import Accounts, WithAccounts
 from sitsearch.workers.search.runs.plan import cap, sampling_of
 
 
-class SetRun:
+class SetRun(WithAccounts):
     """Fills `per_condition` slots for each of the request's classes, round by round; has the interface of `SearchRun`.
 
     The budget is shared out evenly; what does not divide gives the first slots one candidate more.
@@ -67,9 +68,7 @@ class SetRun:
         self._told: tuple[Candidate, ...] = ()
         self._count = 0
         self._stopped_by: Literal["budget", "score", "seconds"] | None = None
-        self.rounds = 0
-        self.progress = Progress(nfe_budget=request.budget.nfe, forwards_budget=request.budget.forwards)
-        self.usage = Usage()
+        self._accounts = Accounts(request)
 
     def ask(self, *, out_of_time: bool = False) -> tuple[Proposal, ...]:
         """The candidates of the next slot; empty when all are filled or the time is over."""
@@ -105,20 +104,7 @@ class SetRun:
         winner = max(candidates, key=lambda c: c.scores[self._selector])
         self._chosen = (*self._chosen, winner)
         self._count += len(candidates)
-        nfe = self.progress.nfe_spent + sum(c.nfe for c in candidates)
-        forwards = self.progress.forwards_spent + sum(c.forwards for c in candidates)
-        point = CurvePoint(nfe=nfe, forwards=forwards, score=winner.scores[self._selector])
-        self.usage = Usage(nfe_search=nfe, forwards_search=forwards)
-        self.rounds += 1
-        self.progress = self.progress.model_copy(
-            update={
-                "nfe_spent": nfe,
-                "forwards_spent": forwards,
-                "round": self.rounds,
-                "best_score": point.score,
-                "curve": (*self.progress.curve, point),
-            }
-        )
+        self._accounts.add(candidates, "search", winner, winner.scores[self._selector])
         self._told = tuple(candidates)
 
     to_audit: Candidate | None = None

@@ -1,0 +1,36 @@
+"""What is ordered of the engine. Imports no torch: who orders need not be who makes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sitsearch.models.condition import Condition
+from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.request import SamplerChoice
+from sitsearch.workers.search.base import Proposal
+
+
+@dataclass(frozen=True)
+class Order:
+    """A candidate to make: its recipe, of what, and how.
+
+    Attributes:
+        known, evaluated: what an earlier order of the job left behind (see `sitsearch.workers.search.base.Proposal`);
+            it is computed again, and counted as recomputed, where it is no longer at hand.
+        preview: show the data prediction on the way too; see `Sample.preview`.
+    """
+
+    recipe: Recipe
+    condition: Condition
+    sampler: SamplerChoice
+    known: int = 0
+    evaluated: bool = False
+    preview: bool = False
+
+
+def orders_of(
+    proposals: Sequence[Proposal], sampler: SamplerChoice, conditions: Sequence[Condition], *, preview: bool = False
+) -> list[Order]:
+    """What the engine is to make for a round's proposals, with previews if a verifier needs them."""
+    return [Order(p.recipe, conditions[p.condition], sampler, p.known, p.evaluated, preview) for p in proposals]

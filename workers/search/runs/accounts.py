@@ -1,0 +1,115 @@
+"""What a run has spent, and how its best score rose with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from sitsearch.workers.jobs.job import Candidate, CurvePoint, Progress, Usage
+from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.request import GenerateRequest
+
+
+class Accounts:
+    """The books of one run.
+
+    Args:
+        request: whose budget it is.
+
+    Attributes:
+        progress, usage: what the rounds so far came to.
+        idle: NFE of the search since its best candidate was found, or since it was extended.
+    """
+
+    def __init__(self, request: GenerateRequest) -> None:
+        self._rows = request.sampler.rows
+        self.progress = Progress(nfe_budget=request.budget.nfe, forwards_budget=request.budget.forwards)
+        self.usage = Usage()
+        self._best: Recipe | None = None
+        self._nfe_at_best = 0
+
+    @property
+    def idle(self) -> int:
+        """See the class."""
+        return self.usage.nfe_search - self._nfe_at_best
+
+    def add(
+        self,
+        candidates: Sequence[Candidate],
+        phase: Literal["search", "final"],
+        best: Candidate | None,
+        score: float,
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
+        """Book a round.
+
+        Args:
+            candidates: what was evaluated.
+            phase: what for.
+            best: the best finished candidate so far, which becomes a point of the curve; None leaves the curve as it
+                is.
+            score: what `best` selects by.
+            scores: of the members of an ensemble.
+        """
+        nfe, forwards = sum(c.nfe for c in candidates), sum(c.forwards for c in candidates)
+        self.usage = self.usage.model_copy(
+            update={
+                f"nfe_{phase}": getattr(self.usage, f"nfe_{phase}") + nfe,
+                f"forwards_{phase}": getattr(self.usage, f"forwards_{phase}") + forwards,
+            }
+        )
+        spent: dict[str, Any] = {
+            "nfe_spent": self.progress.nfe_spent + nfe,
+            "forwards_spent": self.progress.forwards_spent + forwards,
+            "round": self.progress.round + 1,
+        }
+        if best is not None:
+            if best.recipe != self._best:
+                self._best, self._nfe_at_best = best.recipe, self.usage.nfe_search
+            point = CurvePoint(
+                nfe=spent["nfe_spent"],
+                forwards=spent["forwards_spent"],
+                score=score,
+                scores=None if scores is None else dict(scores),
+            )
+            spent |= {"best_score": score, "curve": (*self.progress.curve, point)}
+        self.progress = self.progress.model_copy(update=spent)
+
+    def annotate(self, audits: Mapping[str, float]) -> None:
+        """Note on the curve's last point what the auditors say of its candidate."""
+        *before, point = self.progress.curve
+        point = point.model_copy(update={"scores": (point.scores or {}) | dict(audits)})
+        self.progress = self.progress.model_copy(update={"curve": (*before, point)})
+
+    def extend(self, nfe: int) -> None:
+        """Raise the budget by `nfe`; patience starts anew."""
+        self._nfe_at_best = self.usage.nfe_search
+        more = {"nfe_budget": nfe, "forwards_budget": nfe * self._rows}
+        raised = {name: old + more[name] for name in more if (old := getattr(self.progress, name)) is not None}
+        self.progress = self.progress.model_copy(update=raised)
+
+
+class WithAccounts:
+    """A run that keeps accounts.
+
+    Attributes:
+        progress, usage: what the rounds so far came to.
+        rounds: tells so far.
+    """
+
+    _accounts: Accounts
+
+    @property
+    def progress(self) -> Progress:
+        """See the class."""
+        return self._accounts.progress
+
+    @property
+    def usage(self) -> Usage:
+        """See the class."""
+        return self._accounts.usage
+
+    @property
+    def rounds(self) -> int:
+        """See the class."""
+        return self.progress.round

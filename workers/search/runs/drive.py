@@ -1,0 +1,150 @@
+"""The one loop that takes a run from its start, or from where its log ends, to its end.
+
+    ask -> make -> score -> tell -> audit -> log
+
+What makes, scores and logs is given: this process, a study's engine, or the pools of a cluster. `A` is a batch of
+pictures as that executor holds them: `[N, H, W, 3]` uint8, of numpy or of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from sitsearch.workers.jobs.job import Candidate
+from sitsearch.workers.search.base import Proposal
+from sitsearch.workers.search.runs.start import Run
+
+A = TypeVar("A", bound=Any)
+
+
+@dataclass(frozen=True)
+class Made(Generic[A]):
+    """A round's proposals carried out, in their order.
+
+    Attributes:
+        images: `[N, H, W, 3]` uint8; of a data prediction where the recipe ends before t = 1.
+        nfe, forwards: what each took.
+        nfe_again, forwards_again: spent on all of them besides, on states that were no longer at hand.
+        previews: `[N, H, W, 3]` uint8, data predictions on the way, for verifiers that need them.
+    """
+
+    images: A
+    nfe: Sequence[int]
+    forwards: Sequence[int]
+    nfe_again: int = 0
+    forwards_again: int = 0
+    previews: A | None = None
+
+
+class Executor(Protocol[A]):
+    """What carries out one run.
+
+    Attributes:
+        sets: the selecting verifier judges a candidate by the set that it would join.
+    """
+
+    sets: bool
+
+    async def make(self, proposals: Sequence[Proposal]) -> Made[A]:
+        """Sample proposals."""
+
+    async def score(
+        self, names: Sequence[str], images: A, conditions: Sequence[int], previews: A | None
+    ) -> Sequence[Mapping[str, float]]:
+        """Scores of images by several verifiers, by their names; `conditions` are places among the request's."""
+
+    async def score_set(self, images: A, chosen: Sequence[A]) -> tuple[Sequence[float], A]:
+        """Scores of the set so far with each image added alone, and the images' features `[N, D]`.
+
+        `chosen` are the features `[D]` of the set so far.
+        """
+
+    async def recall(self, candidate: Candidate) -> A:
+        """The image `[H, W, 3]` of one of `run.kept`, made in an earlier round.
+
+        Raises:
+            SearchError: it is gone.
+        """
+
+    async def log(self, run: Run, fresh: Sequence[tuple[Candidate, A]]) -> None:
+        """A round is told: keep `run.log()`, and of the images those of `run.kept`; `fresh` are the new among them."""
+
+
+class InMemory(Executor[A]):
+    """An executor that holds the images of its run itself.
+
+    Attributes:
+        images: of `run.kept`, by candidate id.
+    """
+
+    def __init__(self) -> None:
+        self.images: dict[str, A] = {}
+
+    async def recall(self, candidate: Candidate) -> A:
+        """See `Executor.recall`."""
+        return self.images[candidate.id]
+
+    async def log(self, run: Run, fresh: Sequence[tuple[Candidate, A]]) -> None:
+        """See `Executor.log`: nothing but the images is kept."""
+        images = self.images | {candidate.id: image for candidate, image in fresh}
+        self.images = {candidate.id: images[candidate.id] for candidate in run.kept}
+
+
+async def drive(run: Run, executor: Executor[A], *, out_of_time: Callable[[], bool] = lambda: False) -> None:
+    """Drive a run to its end.
+
+    Args:
+        run: fresh, or replayed.
+        executor: carries it out; what it raises ends the run where it stands.
+        out_of_time: asked before every round whether the request's seconds are over.
+    """
+    request = run.request
+    chosen: list[A] = []
+    if executor.sets:  # what the run knew of the set before it was interrupted
+        for candidate in run.best:
+            _, features = await executor.score_set((await executor.recall(candidate))[None], chosen)
+            chosen.append(features[0])
+    while proposals := run.ask(out_of_time=out_of_time()):
+        made = await executor.make(proposals)
+        scores: Sequence[Mapping[str, float]]
+        if executor.sets:
+            totals, features = await executor.score_set(made.images, chosen)
+            scores = [{request.verifier.name: total} for total in totals]
+        else:
+            wanted = [proposal.condition for proposal in proposals]
+            scores = await executor.score(request.verifier.names, made.images, wanted, made.previews)
+        run.tell(candidates_of(proposals, made.nfe, made.forwards, scores, run))
+        place = {proposal.id: index for index, proposal in enumerate(proposals)}
+        if executor.sets:
+            chosen.append(features[place[run.best[-1].id]])
+        if (winner := run.to_audit) is not None:
+            # An ensemble changes its mind: the best so far can be of an earlier round.
+            known = winner.id in place
+            image = made.images[place[winner.id]] if known else await executor.recall(winner)
+            (audits,) = await executor.score(request.auditors, image[None], [winner.condition], None)
+            run.audit(dict(audits))
+        await executor.log(run, [(c, made.images[place[c.id]]) for c in run.kept if c.id in place])
+
+
+def candidates_of(
+    proposals: Sequence[Proposal],
+    nfe: Sequence[int],
+    forwards: Sequence[int],
+    scores: Sequence[Mapping[str, float]],
+    run: Run,
+) -> list[Candidate]:
+    """What became of a round's proposals, as `run.tell` takes it."""
+    return [
+        Candidate(
+            id=proposal.id,
+            recipe=proposal.recipe,
+            nfe=took,
+            forwards=rows,
+            scores=dict(row),
+            phase=run.phase,
+            condition=proposal.condition,
+        )
+        for proposal, took, rows, row in zip(proposals, nfe, forwards, scores, strict=True)
+    ]

@@ -23,7 +23,8 @@ import torch
 from bench.common import Claim, Instant, Report, Setting, glyphs, orders, quantile, spread
 from sitsearch.models.batch_sizes import halvings
 from sitsearch.models.generator import SiTGenerator
-from sitsearch.workers.engine.engine import FINE, Engine, filling
+from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.forwards import FINE, filling
 from sitsearch.workers.engine.orders import Order
 
 BATCH = 32

@@ -20,7 +20,8 @@ from torchdiffeq import odeint  # type: ignore[import-untyped]
 from bench.common import Claim, Report, Setting, Stopwatch, alternate, drain, glyphs, orders, ratios, spread
 from sitsearch.models import sit
 from sitsearch.models.generator import SiTGenerator
-from sitsearch.workers.engine.engine import Engine, buckets
+from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.forwards import buckets
 from sitsearch.workers.engine.machine import take_machine
 
 STEPS, GUIDANCE, ROUNDS = 3, 1.5, 7

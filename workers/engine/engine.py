@@ -14,19 +14,17 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
 import torch
-from torch import Tensor
 
-from sitsearch.models.batch_sizes import BatchSizes, halvings
 from sitsearch.models.generator import Generator
 from sitsearch.workers.engine.cohort import Cohort
+from sitsearch.workers.engine.forwards import Forwards, filling
 from sitsearch.workers.engine.latents import Latents
 from sitsearch.workers.engine.machine import keep_what_is_made
 from sitsearch.workers.engine.orders import Order
@@ -40,33 +38,8 @@ LATENT_BYTES = 2**30
 COHORTS = 4
 #: States under way may take this part of the memory that is free when the engine starts.
 LIVE_SHARE = 4
-#: Forwards that are timed at the start, of each size.
-MEASURED = 3
-#: Of a full forward's rows a second, those of one filled to three quarters must be so many, or it is filled up.
-WORTH = 0.97
-#: Sizes of a deterministic engine's forwards, from half of one to the whole.
-FINE = 8
 #: Forwards that may be queued on a CUDA device: one runs, one waits, so that the device never does.
 QUEUED = 2
-#: Of a forward's rows, in eighths: the sizes of `buckets`.
-EIGHTHS = (1, 2, 4, 6, 8)
-#: Seed of the rows with which sizes of forwards are compared.
-PROBE_SEED = 0
-
-
-def buckets(batch: int) -> tuple[int, ...]:
-    """The few sizes that forwards are padded to where every new size would be compiled."""
-    return tuple(sorted({max(1, batch * eighths // 8) for eighths in EIGHTHS}))
-
-
-def filling(batch: int, rows_per_second: Callable[[int], float]) -> int:
-    """Rows that forwards are filled with: three quarters of `batch`, unless a full one makes more rows a second.
-
-    Where each row costs the same, as on a CPU from some rows on, what is added to a forward ends no sooner for it, and
-    what is served first ends later. On a device that has room for more, a full forward is the faster way.
-    """
-    part = max(2, batch * 3 // 4)
-    return part if rows_per_second(part) >= WORTH * rows_per_second(batch) else batch
 
 
 def free_memory(device: torch.device) -> int:
@@ -147,8 +120,7 @@ class Engine:
         if buckets and max(buckets) != batch:
             raise ValueError(f"the largest bucket must be the batch, {batch}, not {max(buckets)}")
         self.generator, self.batch, self.deterministic = generator, batch, deterministic
-        self.buckets = tuple(sorted(buckets or (halvings(batch, FINE) if deterministic else ())))
-        self._sizes = BatchSizes(self.buckets, self._probe) if deterministic else None
+        self._forwards = Forwards(generator, batch, deterministic=deterministic, buckets=buckets)
         self.latents, self.live = Latents(latent_bytes), 0
         self._live_bytes = free_memory(generator.device) // LIVE_SHARE if live_bytes is None else live_bytes
         self._scheduler: Scheduler[Cohort] = Scheduler(batch)
@@ -161,7 +133,7 @@ class Engine:
         self._decoding: deque[tuple[Cohort, Future[list[Sample]]]] = deque()
         self._queued: deque[torch.cuda.Event] = deque()
         self._next_ticket = 0
-        self.nfe = self.forwards = self.steps = self.warm_up_forwards = 0
+        self.nfe = self.forwards = self.steps = 0
 
     @property
     def fill(self) -> int:
@@ -171,6 +143,11 @@ class Engine:
     @fill.setter
     def fill(self, rows: int) -> None:
         self._scheduler.batch = rows
+
+    @property
+    def warm_up_forwards(self) -> int:
+        """See the class."""
+        return self._forwards.warm_up_rows
 
     @property
     def busy(self) -> bool:
@@ -216,15 +193,10 @@ class Engine:
 
         Counts as no evaluation of anyone's.
         """
-        if self._sizes is not None:
-            self._sizes.try_all()
-        else:
-            for rows in self.buckets or (self.batch,):
-                self._blank(rows)
-                self._blank(rows)  # as trying does: a CUDA graph is recorded in its second run
+        self._forwards.warm_up()
         self.generator.decoder.decode(torch.zeros(1, *self.generator.shape, device=self.generator.device))
         keep_what_is_made()
-        rate = cache(self._rows_per_second)
+        rate = cache(self._forwards.rows_per_second)
         self.fill = filling(self.batch, rate)
         return rate(self.fill)
 
@@ -315,10 +287,7 @@ class Engine:
         used = sum(counts)
         x, t = torch.cat([q[0] for q in queries]), torch.cat([q[1] for q in queries])
         rows = tuple(torch.cat(parts) for parts in zip(*(q[2] for q in queries), strict=True))
-        size = self._padded_size(used)
-        if size > used:
-            x, t, rows = _padded(x, size), _padded(t, size), tuple(_padded(part, size) for part in rows)
-        outputs = self.generator.evaluate(x, t, rows)[:used].split(counts)
+        outputs = self._forwards.evaluate(x, t, rows).split(counts)
         self._wait_for_room()
         self.steps += 1
         self.forwards += used
@@ -339,44 +308,6 @@ class Engine:
             self._queued.append(event)
             if len(self._queued) > QUEUED:
                 self._queued.popleft().synchronize()
-
-    def _padded_size(self, rows: int) -> int:
-        if self._sizes is not None:
-            return self._sizes.fitting(rows)
-        return next((bucket for bucket in self.buckets if bucket >= rows), rows)
-
-    def _probe(self, first: int, size: int) -> Tensor:
-        """`BatchSizes`' rows: random states at random times, without condition."""
-        self.warm_up_forwards += size
-        random, device = torch.Generator().manual_seed(PROBE_SEED), self.generator.device
-        x, t = (
-            torch.randn(self.batch, *self.generator.shape, generator=random),
-            torch.rand(self.batch, generator=random),
-        )
-        part = slice(first, first + size)
-        return self.generator.evaluate(x[part].to(device), t[part].to(device), self.generator.unconditional(size))
-
-    def _rows_per_second(self, rows: int) -> float:
-        """In the fastest of some forwards of so many rows, which are padded as any."""
-        size, seconds = self._padded_size(rows), []
-        self._blank(size)
-        for _ in range(MEASURED):
-            self._synchronize()
-            begin = time.perf_counter()
-            self._blank(size)
-            self._synchronize()
-            seconds.append(time.perf_counter() - begin)
-        return rows / min(seconds)
-
-    def _blank(self, rows: int) -> Tensor:
-        self.warm_up_forwards += rows
-        device, shape = self.generator.device, self.generator.shape
-        t = torch.full((rows,), 0.5, device=device)
-        return self.generator.evaluate(torch.zeros(rows, *shape, device=device), t, self.generator.unconditional(rows))
-
-    def _synchronize(self) -> None:
-        if self._on_cuda:
-            torch.cuda.synchronize(self.generator.device)
 
     # --- postprocess ---------------------------------------------------------------------------------------------
 
@@ -432,8 +363,3 @@ class Engine:
                 ended.append(Done(cohort.ticket, tuple(s for s in submission.samples if s is not None)))
         failed, self._failed = self._failed, []
         return failed + ended
-
-
-def _padded(rows: Tensor, size: int) -> Tensor:
-    """`rows` with zeros after them, up to `size` in all."""
-    return torch.cat([rows, rows.new_zeros(size - len(rows), *rows.shape[1:])])

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from sitsearch.models.catalog import load_generator, model_card
-from sitsearch.workers.engine.engine import Done, Engine, buckets
+from sitsearch.workers.engine.engine import Done, Engine
+from sitsearch.workers.engine.forwards import buckets
 from sitsearch.workers.engine.machine import take_machine
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.engine.orders import Order

@@ -186,7 +186,7 @@ def test_forwards_are_filled_only_as_far_as_it_pays(tiny: SiTGenerator, monkeypa
     assert filling(32, lambda rows: 10.0 * rows) == 32, "a forward costs the same with any rows"
     assert filling(2, lambda rows: 500) == 2, "a guided evaluation takes two"
     engine = Engine(tiny, batch=32, deterministic=False)
-    monkeypatch.setattr(engine, "_rows_per_second", lambda rows: {24: 490.0, 32: 500.0}[rows])
+    monkeypatch.setattr(engine._forwards, "rows_per_second", lambda rows: {24: 490.0, 32: 500.0}[rows])
     assert (engine.measure(), engine.fill) == (490, 24)
     engine.submit("a", orders(20, guidance=1.5))
     sizes = []

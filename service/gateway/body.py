@@ -45,7 +45,12 @@ async def read_json(request: Request, limit: int) -> Any:
 
 async def _read(request: Request, limit: int) -> bytes:
     """The body. Of one that is too large `limit` bytes are held; some more are read and dropped, since a client that is
-    still sending when the connection closes would see a reset and no answer."""
+    still sending when the connection closes would see a reset and no answer.
+
+    FastAPI's own `max_body_size` (0.165, Starlette 1.10) drops nothing, and where a Content-Length is over the limit it
+    puts a plain text of its own in the place of any answer, even after the work is done: a client would be told 413 of
+    a job that has been canceled.
+    """
     body, size = bytearray(), 0
     try:
         async with asyncio.timeout(_BODY_TIMEOUT):

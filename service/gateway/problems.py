@@ -46,6 +46,7 @@ _URN = "urn:sitsearch:problem:"
 MEDIA_TYPE = "application/problem+json"
 RETRY_UNAVAILABLE, RETRY_FULL = 2, 5
 _SHOWN = 500
+_NO_BODY = (204, 304)
 
 
 class FieldError(Schema):
@@ -228,9 +229,11 @@ class _AsciiJson(JSONResponse):
 
 
 def install(app: FastAPI) -> None:
-    """Answer every exception of `app` with its problem."""
+    """Answer every exception of `app` with its problem; one of a status that is no error and has no body, with that."""
 
     async def answer(_: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code in _NO_BODY:
+            return Response(status_code=error.status_code, headers=error.headers)
         return problem_response(problem_of(error))
 
     # Registered one by one: a handler of `Exception` alone answers, but has the server log a traceback too.

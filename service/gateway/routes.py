@@ -7,12 +7,13 @@ import hashlib
 import re
 import time
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from sitsearch.service.gateway import sse
 from sitsearch.service.gateway.body import read_json, validate
@@ -186,22 +187,28 @@ async def job(
     return job_view(await context.snapshot(job_id), root)
 
 
+async def _stream(
+    job_id: str, context: Ctx, root: Root, last_event_id: Annotated[str | None, Header()] = None
+) -> AsyncIterator[ServerSentEvent]:
+    """What the job's stream will say; refused here, as a stream that has begun can have no other status any more."""
+    snapshot = await context.snapshot(job_id)
+    if snapshot.job.status.terminal and _seen(last_event_id, snapshot.last_event):
+        raise HTTPException(204)  # tells an EventSource not to come back
+    return sse.stream(context.store, job_id, last_event_id, root=root, stopping=context.stopping)
+
+
 @router.get(
     "/jobs/{job_id}/events",
     tags=["jobs"],
-    response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}}, 204: {"description": "Nothing will follow"}},
+    response_class=EventSourceResponse,
+    responses={204: {"description": "Nothing will follow"}},
 )
 async def events(
-    job_id: str, context: Ctx, root: Root, last_event_id: Annotated[str | None, Header()] = None
-) -> Response:
+    stream: Annotated[AsyncIterator[ServerSentEvent], Depends(_stream)],
+) -> AsyncIterator[ServerSentEvent]:
     """The job's events `job`, `status` and `round`, until it has ended; resumes after `Last-Event-ID`."""
-    snapshot = await context.snapshot(job_id)
-    if snapshot.job.status.terminal and _seen(last_event_id, snapshot.last_event):
-        return Response(status_code=204)  # tells an EventSource not to come back
-    text = sse.stream(context.store, job_id, last_event_id, root=root, stopping=context.stopping)
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(text, media_type="text/event-stream", headers=headers)
+    async for event in stream:
+        yield event
 
 
 def _seen(event_id: str | None, newest: str) -> bool:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import routing
+from fastapi.sse import KEEPALIVE_COMMENT
 
+from sitsearch.workers.jobs.embedded import EmbeddedValkey
 from sitsearch.workers.jobs.job import JobError, Status, Usage
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.jobs.store import JobStore
@@ -217,13 +223,73 @@ async def test_events_tell_a_jobs_whole_course_and_resume(http: httpx.AsyncClien
 async def test_a_silent_stream_is_kept_alive(
     http: httpx.AsyncClient, store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sitsearch.service.gateway.sse.KEEP_ALIVE", 0.05)
+    assert routing._PING_INTERVAL == 15
+    monkeypatch.setattr(routing, "_PING_INTERVAL", 0.05)
     job = make_job()
     await store.submit(job)
     async with http.stream("GET", f"/jobs/{job.id}/events") as answer:
         async for line in answer.aiter_lines():
-            if line == ": keep-alive":
+            if line == KEEPALIVE_COMMENT.decode().strip():
                 break
+
+
+async def test_a_stream_says_when_to_come_back_and_that_it_is_not_to_be_held_up(
+    http: httpx.AsyncClient, store: JobStore
+) -> None:
+    job = await succeeded(store)
+    answer = await http.get(f"/jobs/{job.id}/events")
+    assert answer.status_code == 200 and answer.text.startswith("retry: 2000\n\n")
+    assert (answer.headers["cache-control"], answer.headers["x-accel-buffering"]) == ("no-cache", "no")
+
+
+async def test_nothing_to_follow_is_a_204_without_a_body(http: httpx.AsyncClient, store: JobStore) -> None:
+    job = await succeeded(store)
+    (event,) = await sse(http, f"/jobs/{job.id}/events")
+    answer = await http.get(f"/jobs/{job.id}/events", headers={"Last-Event-ID": event["id"]})
+    assert (answer.status_code, answer.content) == (204, b"") and "content-type" not in answer.headers
+
+
+async def test_a_client_that_leaves_a_stream_leaves_nothing_behind(http: httpx.AsyncClient, store: JobStore) -> None:
+    async def reading() -> int:
+        return int((await store.redis.info("clients"))["blocked_clients"])
+
+    async def reaches(count: int) -> bool:
+        """Five times in a row: between two reads of a stream nobody waits either."""
+        found: list[int] = []
+        for _ in range(100):
+            found.append(await reading())
+            if found[-5:] == [count] * 5:
+                return True
+            await asyncio.sleep(0.02)
+        return False
+
+    job = make_job()
+    await store.submit(job)
+    async with http.stream("GET", f"/jobs/{job.id}/events") as answer:
+        lines = answer.aiter_lines()
+        while await anext(lines) != "event: job":
+            pass
+        assert await reaches(1)
+    assert await reaches(0)
+
+
+async def test_a_stream_ends_when_the_store_goes_away(tmp_path: Path) -> None:
+    with EmbeddedValkey(tmp_path) as valkey:
+        settings = Settings(_env_file=None, redis_url=valkey.url)
+        store = JobStore.from_url(valkey.url, settings)
+        job = make_job()
+        await store.submit(job)
+        await store.aclose()
+        with serving(settings) as url:
+            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
+                async with client.stream("GET", f"/jobs/{job.id}/events") as answer:
+                    lines = answer.aiter_lines()
+                    while await anext(lines) != "event: job":
+                        pass
+                    os.kill(valkey.pid, signal.SIGKILL)
+                    rest = [line async for line in lines]
+                assert not any(line.startswith("event:") for line in rest)
+                problem(await client.get(f"/jobs/{job.id}/events"), 503, "store-unavailable")
 
 
 @pytest.mark.parametrize("what", ["models", "verifiers", "algorithms"])

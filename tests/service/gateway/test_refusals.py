@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import httpx
@@ -167,6 +168,43 @@ def test_a_body_over_the_limit_is_413_whether_or_not_its_length_is_told(http: ht
     headers = {"Content-Type": "application/json"}
     for content in (b" " * 70_000, b" " * 2_000_000, endless()):
         problem(http.post("/generate", content=content, headers=headers), 413, "body-too-large")
+
+
+def raw_post(http: httpx.Client, pieces: Iterable[bytes], framing: str) -> bytes:
+    """All that a client sees which sends the whole of its body before it reads, unlike the one of httpx, which passes
+    over a reset while it sends."""
+    with socket.create_connection((http.base_url.host, http.base_url.port), timeout=30) as client:
+        client.sendall(
+            f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{framing}\r\n\r\n".encode()
+        )
+        for piece in pieces:
+            client.sendall(piece)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+@pytest.mark.parametrize("size", [70_000, 200_000, 2_000_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_sends_on_past_the_limit_gets_the_answer_and_no_reset(http: httpx.Client, size: int, chunked: bool) -> None:
+    pieces = [b" " * 10_000] * (size // 10_000)
+    framing = f"Content-Length: {size}"
+    if chunked:
+        pieces = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces] + [b"0\r\n\r\n"]
+        framing = "Transfer-Encoding: chunked"
+    head, _, content = raw_post(http, pieces, framing).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 413 ") and b"\r\nconnection: close" in head.lower()
+    assert b"\r\ncontent-type: application/problem+json" in head.lower()
+    assert json.loads(content) == {
+        "type": "urn:sitsearch:problem:body-too-large",
+        "title": "The body is too large",
+        "status": 413,
+        "detail": "the body may have 65536 bytes",
+    }
+
+
+def test_a_body_that_does_not_come_is_408(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sitsearch.service.gateway.body._BODY_TIMEOUT", 0.2)
+    answer = raw_post(http, [b"{"], "Content-Length: 2")
+    assert answer.startswith(b"HTTP/1.1 408 ") and b"urn:sitsearch:problem:body-too-slow" in answer
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256])

@@ -12,13 +12,24 @@ first: a card there replaces the bundled one of its name. Weights named by a car
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
+from urllib.parse import quote, unquote
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sitsearch.models.checksums import check_sha256, read_sums
 from sitsearch.models.errors import BadCard, BadWeights, UnknownCard
@@ -26,14 +37,44 @@ from sitsearch.models.errors import BadCard, BadWeights, UnknownCard
 ROOT = Path(__file__).parent
 CARDS = ROOT / "cards"
 
+#: The hub, unless `HF_ENDPOINT` names another.
+HUB = "https://huggingface.co"
+
+#: What follows the hub in the address of a model's file; those of data sets and spaces are fetched as any address.
+_RESOLVE = (
+    r"/(?P<repo>(?!datasets/|spaces/)[\w.-]+/[\w.-]+)/resolve/(?P<revision>[^/?#]+)/(?P<file>[^?#]+)(\?download=true)?"
+)
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository on a hub.
+
+    Attributes:
+        repo: `OWNER/NAME`.
+        file: its path in the repository.
+        revision: a commit, a tag or a branch.
+    """
+
+    repo: str
+    file: str
+    revision: str
+
+    @property
+    def address(self) -> str:
+        return f"{hub_endpoint()}/{self.repo}/resolve/{quote(self.revision, safe='')}/{quote(self.file)}"
+
 
 class RemoteFile(BaseModel):
-    """One file of a card's weights and where it is published."""
+    """One file of a card's weights and where it is published: at a `url`, or in the `repo` of a hub."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str = Field(description="where it lies in the model's folder, relative, with `/`")
-    url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    url: Annotated[str, Field(pattern=r"^https?://\S+$")] = ""
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] = Field("", description="on the hub: OWNER/NAME")
+    file: str = Field("", description="path in `repo`; empty: as `path`")
+    revision: str = Field("", description="commit, tag or branch of `repo`; empty: main")
     size: PositiveInt | None = Field(None, description="bytes, where known")
     sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = Field("", description="empty: not pinned")
 
@@ -44,6 +85,29 @@ class RemoteFile(BaseModel):
         if path.is_absolute() or ".." in path.parts or not path.parts:
             raise ValueError("must lie inside the model's folder")
         return value
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if bool(self.url) == bool(self.repo):
+            raise ValueError("give either url or repo")
+        if self.url and (self.file or self.revision):
+            raise ValueError("file and revision go with repo, not with url")
+        return self
+
+    @property
+    def hub(self) -> HubFile | None:
+        """Where it is on the hub, if it is there; a `url` that is the hub's address of a file counts as well."""
+        if self.repo:
+            return HubFile(self.repo, self.file or self.path, self.revision or "main")
+        for endpoint in (HUB, hub_endpoint()):
+            if found := re.fullmatch(re.escape(endpoint) + _RESOLVE, self.url):
+                return HubFile(found["repo"], unquote(found["file"]), unquote(found["revision"]))
+        return None
+
+    @property
+    def address(self) -> str:
+        """The URL that it is fetched from."""
+        return self.hub.address if self.hub else self.url
 
 
 _FILES = TypeAdapter(tuple[RemoteFile, ...])
@@ -111,6 +175,11 @@ def weights_dir() -> Path:
         return Path(given).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "sitsearch"
+
+
+def hub_endpoint() -> str:
+    """Address of the hub, without a `/` at its end: `HF_ENDPOINT`, as huggingface_hub reads it, or huggingface.co."""
+    return os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
 
 
 def known_cards() -> dict[str, Path]:

@@ -33,7 +33,7 @@ class ChecksumMismatch(BadWeights):
 
 
 class DownloadFailed(ModelError):
-    """Weights could not be fetched; what arrived is kept, and the next try goes on from there."""
+    """Weights could not be fetched."""
 
 
 class MissingLibrary(ModelError):

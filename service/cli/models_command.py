@@ -49,7 +49,7 @@ def pull(
         ),
     ] = None,
 ) -> None:
-    """Fetch a model's weights; a broken-off download goes on where it stopped."""
+    """Fetch a model's weights; a download whose connection breaks goes on where it stopped."""
     # Imported here so that the other commands start without it.
     from sitsearch.models.download import pull
     from sitsearch.models.errors import ModelError

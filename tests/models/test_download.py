@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from sitsearch.models.card_files import RemoteFile
 from sitsearch.models.checksums import SUMS
-from sitsearch.models.download import ATTEMPTS, Pulled, download, pull
+from sitsearch.models.download import Pulled, download, pull
 from sitsearch.models.errors import BadCard, ChecksumMismatch, DownloadFailed, UnknownCard
+from sitsearch.models.fetching.plain import ATTEMPTS, LONGEST_PAUSE
 from sitsearch.service.cli.models_command import app
 from tests.models.file_server import FileServer, serve
 
@@ -68,6 +69,14 @@ def test_a_connection_dropped_midway_is_resumed_where_it_broke(
     ranges = [asked for _, asked, _ in server.requests]
     assert ranges == [None, "bytes=1000000-", "bytes=1500000-"]
     assert [condition for _, _, condition in server.requests] == [None, ETAG, ETAG]
+
+
+def test_a_connection_may_break_any_number_of_times_while_bytes_come(
+    server: FileServer, client: httpx.Client, tmp_path: Path
+) -> None:
+    server.drops = [200_000] * (2 * ATTEMPTS)
+    assert fetch(server, client, tmp_path / "net.pt") == SHA256
+    assert len(server.requests) == 2 * ATTEMPTS + 1
 
 
 def test_a_later_run_goes_on_from_what_an_earlier_one_left(
@@ -167,6 +176,28 @@ def test_another_size_than_the_cards_is_refused_before_it_is_fetched(
     with pytest.raises(DownloadFailed, match=f"offers {len(CONTENT)} bytes; the card says 7"):
         fetch(server, client, tmp_path / "net.pt", size=7)
     assert (tmp_path / "net.pt.part").stat().st_size == 0
+
+
+def test_more_than_the_cards_size_is_refused_where_the_server_names_none(tmp_path: Path) -> None:
+    def endless(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=iter([b"12345", b"678"]))  # no Content-Length
+
+    file = RemoteFile(path="net.pt", url="http://there/net.pt", size=7)
+    client = httpx.Client(transport=httpx.MockTransport(endless))
+    with client, pytest.raises(DownloadFailed, match="sends more than the 7 bytes that the card says"):
+        download(file, tmp_path / "net.pt", client=client)
+    assert (tmp_path / "net.pt.part").stat().st_size == 0 and not (tmp_path / "net.pt").exists()
+
+
+def test_the_pause_that_a_server_asks_for_is_kept_up_to_the_longest(
+    server: FileServer, client: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
+    for asked in ("7", "900"):
+        server.statuses, server.headers = [503], {"Retry-After": asked}
+        fetch(server, client, tmp_path / asked)
+    assert slept == [7.0, LONGEST_PAUSE]
 
 
 def test_redirects_are_followed(server: FileServer, client: httpx.Client, tmp_path: Path) -> None:

@@ -12,24 +12,15 @@ import asyncio
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench.common import Claim, Report, Setting
-from sitsearch.models.catalog import model_card
-from sitsearch.models.condition import Condition
-from sitsearch.workers.engine.offers import METHODS
-from sitsearch.workers.engine.orders import Order
+from bench.stub_pools import StubSampler, StubVerifier
 from sitsearch.workers.jobs.embedded import EmbeddedValkey
 from sitsearch.workers.jobs.job import Job
-from sitsearch.workers.jobs.offer import ModelOffer, VerifierOffer
-from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
+from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.jobs.store import JobStore
-from sitsearch.workers.search.runs.drive import Made
-from sitsearch.workers.search.sampling import Sampling
 from sitsearch.workers.serving.coordinator import Coordinator
 from sitsearch.workers.settings import Settings
 
@@ -42,70 +33,6 @@ LEASE = 120.0
 JOBS = 2000
 NEIGHBORS, STEPS, ROUNDS = 4, 8, 1000
 BOUND, LATENCY_BOUND = 300.0, 1.0
-
-
-class _Call:
-    """What a Serve handle's method is to its caller."""
-
-    def __init__(self, answer: Callable[..., Coroutine[Any, Any, Any]]) -> None:
-        self._answer = answer
-
-    def remote(self, *args: Any) -> asyncio.Task[Any]:
-        return asyncio.ensure_future(self._answer(*args))
-
-
-class _Sampler:
-    """Images of nothing, at the planned cost, once the gate is open."""
-
-    def __init__(self, gate: asyncio.Event) -> None:
-        self.gate, self.waiting, self.answered = gate, 0, 0
-        self.sample, self.describe = _Call(self._sample), _Call(self._describe)
-
-    def options(self, **_: Any) -> _Sampler:
-        """As a Serve handle's: whoever is asked, the answer is the same."""
-        return self
-
-    async def _describe(self) -> ModelOffer:
-        card = model_card("glyphs")
-        return ModelOffer(
-            name=card.name,
-            title=card.title,
-            classes=card.classes,
-            image_size=card.image_size,
-            parameters=1,
-            macs_per_forward=1,
-            samplers=tuple(METHODS.values()),
-            default_sampler=SamplerChoice(**card.sampler),
-            license=card.license,
-            template=card.template,
-            forwards_per_second=1.0,
-        )
-
-    async def _sample(self, job: str, orders: Sequence[Order], priority: float) -> Made[np.ndarray]:
-        self.waiting += 1
-        await self.gate.wait()
-        self.answered += 1
-        costs = [
-            Sampling(method=METHODS[o.sampler.method], choice=o.sampler).cost(o.recipe, o.known, evaluated=o.evaluated)
-            for o in orders
-        ]
-        images = np.zeros((len(orders), 32, 32, 3), dtype=np.uint8)
-        return Made(images, costs, [cost * o.sampler.rows for cost, o in zip(costs, orders, strict=True)])
-
-
-class _Verifier:
-    """Scores from nowhere."""
-
-    def __init__(self) -> None:
-        self.score, self.describe = _Call(self._score), _Call(self._describe)
-
-    async def _describe(self) -> VerifierOffer:
-        return VerifierOffer(name="classifier", title="none", needs=("class",), models=("glyphs",))
-
-    async def _score(
-        self, images: np.ndarray, conditions: Sequence[Condition], _previews: object = None
-    ) -> list[float]:
-        return [float(i) for i in range(len(images))]
 
 
 def run(setting: Setting) -> Report:
@@ -144,8 +71,8 @@ async def _submit(valkey: EmbeddedValkey, jobs: int, *, rounds: int, prefix: str
     return settings
 
 
-def _coordinator(settings: Settings, sampler: _Sampler) -> Coordinator:
-    return Coordinator(settings.model_dump(mode="json"), {"glyphs": sampler}, {"classifier": _Verifier()})
+def _coordinator(settings: Settings, sampler: StubSampler) -> Coordinator:
+    return Coordinator(settings.model_dump(mode="json"), {"glyphs": sampler}, {"classifier": StubVerifier()})
 
 
 async def _jobs(valkey: EmbeddedValkey, in_flight: int, jobs: int) -> dict[str, Any]:
@@ -153,7 +80,7 @@ async def _jobs(valkey: EmbeddedValkey, in_flight: int, jobs: int) -> dict[str, 
     settings = await _submit(valkey, jobs, rounds=0, prefix="jobs", in_flight=in_flight)
     gate = asyncio.Event()
     gate.set()
-    begin, coordinator = time.perf_counter(), _coordinator(settings, _Sampler(gate))
+    begin, coordinator = time.perf_counter(), _coordinator(settings, StubSampler(gate))
     while coordinator.counters["jobs_total"] < jobs:
         await asyncio.sleep(0.01)
     return {"jobs/s": jobs / (time.perf_counter() - begin)}
@@ -162,7 +89,7 @@ async def _jobs(valkey: EmbeddedValkey, in_flight: int, jobs: int) -> dict[str, 
 async def _rounds(valkey: EmbeddedValkey, in_flight: int, window: float) -> dict[str, Any]:
     """Rounds of jobs that do not end."""
     gate = asyncio.Event()
-    sampler, begin = _Sampler(gate), time.perf_counter()
+    sampler, begin = StubSampler(gate), time.perf_counter()
     settings = await _submit(valkey, in_flight, rounds=ROUNDS, prefix="rounds", in_flight=in_flight)
     submitted = time.perf_counter()
     coordinator = _coordinator(settings, sampler)

@@ -170,13 +170,16 @@ class Work(Executor[np.ndarray]):
             if lost is not None:
                 lost()
 
+        async def once() -> T:
+            return await call()
+
         return await AsyncRetrying(
             retry=retry_if_exception_type(RayActorError),
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_exponential(multiplier=PAUSE),
             before_sleep=died,
             reraise=True,
-        )(call)
+        )(once)
 
 
 def _named(kind: str, name: str, offers: Sequence[Named]) -> Named:

@@ -1,0 +1,353 @@
+"""The coordinator over stub handles and a real Valkey: what a job goes through, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import RayActorError
+
+from bench.stub_pools import StubSampler, StubVerifier
+from sitsearch.models.verifiers.errors import VerifierUnavailable
+from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.jobs.errors import StoreUnavailable
+from sitsearch.workers.jobs.images import decode_png
+from sitsearch.workers.jobs.job import Extension, Job, Progress, Result, Status
+from sitsearch.workers.jobs.offer import Offer
+from sitsearch.workers.jobs.store import JobStore
+from sitsearch.workers.search.runs.drive import Made
+from sitsearch.workers.serving import coordinator as coordinator_module
+from sitsearch.workers.serving import work
+from sitsearch.workers.serving.coordinator import MAX_CLAIMS, Coordinator
+from sitsearch.workers.settings import Settings
+from tests.workers.jobs.store.makers import make_job, make_request
+
+STEPS, NEIGHBORS = 4, 3
+EULER = {"method": "euler", "steps": STEPS, "guidance": 1.0}
+
+
+class Painter(StubSampler):
+    """An image is of one grey, a function of its recipe.
+
+    Args:
+        failures: what the first calls raise.
+        answers: so many calls are answered, and no further one before the gate is opened again.
+    """
+
+    def __init__(self, failures: Sequence[Exception] = (), *, answers: int | None = None) -> None:
+        gate = asyncio.Event()
+        gate.set()
+        super().__init__(gate)
+        self.failures, self.answers = list(failures), answers
+
+    async def _sample(self, job: str, orders: Sequence[Order], priority: float) -> Made[np.ndarray]:
+        if self.answered == self.answers:
+            self.gate.clear()
+        return await super()._sample(job, orders, priority)
+
+    def draw(self, orders: Sequence[Order]) -> np.ndarray:
+        if self.failures:
+            raise self.failures.pop(0)
+        greys = [hashlib.sha256(order.recipe.model_dump_json().encode()).digest()[0] for order in orders]
+        return np.broadcast_to(np.array(greys, np.uint8)[:, None, None, None], (len(orders), 32, 32, 3)).copy()
+
+
+class Light(StubVerifier):
+    """Likes light images, or dark ones; the first calls can fail."""
+
+    def __init__(self, name: str = "classifier", *, sign: float = 1.0, sets: bool = False) -> None:
+        super().__init__(name, sets=sets)
+        self.sign, self.failures = sign, list[Exception]()
+        self.calls, self.chosen = 0, list[np.ndarray | None]()
+
+    def judge(self, images: np.ndarray) -> list[float]:
+        self.calls += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return [self.sign * float(image.mean()) for image in images]
+
+    async def _set_scores(self, images: np.ndarray, chosen: np.ndarray | None) -> tuple[list[float], np.ndarray]:
+        self.chosen.append(chosen)
+        return await super()._set_scores(images, chosen)
+
+
+def job(rounds: int = 4, **fields: Any) -> Job:
+    """A zero-order search of so many rounds after its first candidate."""
+    budget = STEPS * (NEIGHBORS * rounds + 1)
+    defaults: dict[str, Any] = {
+        "budget": {"nfe": budget},
+        "search": {"algorithm": "zero_order", "neighbors": NEIGHBORS},
+        "sampler": EULER,
+        "seed": 3,
+    }
+    request = make_request(**(defaults | fields))
+    indices = tuple(range(len(request.condition.classes or "Q")))
+    return make_job(request=request, class_indices=indices, progress=Progress(nfe_budget=request.budget.nfe))
+
+
+@asynccontextmanager
+async def coordinating(
+    settings: Settings, sampler: StubSampler | None = None, *verifiers: StubVerifier
+) -> AsyncIterator[Coordinator]:
+    """A coordinator at work, and its end as if it were killed."""
+    handles: dict[str, Any] = {verifier.name: verifier for verifier in verifiers or (Light(),)}
+    samplers: dict[str, Any] = {"glyphs": sampler or Painter()}
+    coordinator = Coordinator(settings.model_dump(mode="json"), samplers, handles)
+    try:
+        yield coordinator
+    finally:
+        tasks = [*coordinator._loops, *coordinator._held]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await coordinator.store.aclose()
+
+
+async def until(store: JobStore, wanted: Job, holds: Callable[[Job], bool] = lambda job: job.status.terminal) -> Job:
+    """The job once something holds of it."""
+    async with asyncio.timeout(20):
+        while True:
+            current = await store.get(wanted.id)
+            assert current is not None
+            if holds(current):
+                return current
+            await asyncio.sleep(0.01)
+
+
+def winner(job: Job) -> tuple[Any, float]:
+    """Recipe and score of the best image."""
+    assert isinstance(job.result, Result), job.error
+    best = job.result.images[0]
+    return best.candidate.recipe, best.score
+
+
+@pytest.fixture
+def lasting(store_settings: Settings) -> Settings:
+    """A lease that outlasts a test."""
+    return store_settings.model_copy(update={"lease": 20.0})
+
+
+async def test_a_job_is_searched_logged_and_ended(store: JobStore, lasting: Settings) -> None:
+    wanted = job(num_images=2)
+    await store.submit(wanted)
+    async with coordinating(lasting) as coordinator:
+        done = await until(store, wanted)
+        assert done.status is Status.SUCCEEDED and done.result is not None
+        assert done.usage.nfe_search == done.progress.nfe_spent == wanted.request.budget.nfe
+        assert done.usage.nfe_wasted == 0
+        rounds = await store.rounds(wanted.id)
+        assert len(rounds) == done.progress.round == len(done.progress.curve)
+        every = [candidate for round in rounds for candidate in round.candidates]
+        assert done.result.images[0].score == max(c.scores["classifier"] for c in every)
+        images = await store.images(wanted.id)
+        assert {*images} == {image.candidate.id for image in done.result.images}
+        for ranked in done.result.images:
+            assert decode_png(images[ranked.candidate.id]).mean() == ranked.score
+        assert coordinator.counters["jobs_total"] == 1
+        assert coordinator.counters["rounds_total"] == len(rounds)
+        assert coordinator.counters["candidates_total"] == len(every)
+    assert await store.redis.xlen(store.keys.queue) == 0
+
+
+async def test_a_search_that_was_extended_ends_as_one_of_the_whole_budget(store: JobStore, lasting: Settings) -> None:
+    whole, part = job(rounds=6), job(rounds=2)
+    await store.submit(whole)
+    await store.submit(part)
+    async with coordinating(lasting):
+        short = await until(store, part)
+        await store.extend(short, Extension(after_round=short.progress.round, nfe=4 * NEIGHBORS * STEPS))
+        extended = await until(store, part, lambda job: job.status.terminal and job.progress.round > 3)
+        expected = await until(store, whole)
+    assert winner(extended) == winner(expected) and extended.progress.curve == expected.progress.curve
+
+
+async def test_another_coordinator_goes_on_where_one_was_lost(store: JobStore, store_settings: Settings) -> None:
+    undisturbed, wanted = job(), job()
+    async with coordinating(store_settings):
+        await store.submit(undisturbed)
+        expected = await until(store, undisturbed)
+    await store.submit(wanted)
+    async with coordinating(store_settings, Painter(answers=2)):
+        await until(store, wanted, lambda job: job.progress.round == 2)
+    async with coordinating(store_settings):
+        done = await until(store, wanted)
+    assert winner(done) == winner(expected) and done.progress.curve == expected.progress.curve
+    assert done.usage.nfe_search == expected.usage.nfe_search
+    # the round under way is made again; it is counted as waste, at most at what it was to cost
+    assert 0 < done.usage.nfe_wasted <= NEIGHBORS * STEPS
+
+
+async def test_a_set_goes_on_with_what_was_chosen_before(store: JobStore, store_settings: Settings) -> None:
+    fields: dict[str, Any] = {
+        "condition": {"classes": [0, 1, 2, 3]},
+        "budget": {"nfe": 4 * 3 * STEPS},
+        "search": "random",
+        "verifier": "fid",
+    }
+    undisturbed, wanted = job(**fields), job(**fields)
+    async with coordinating(store_settings, Painter(), Light("fid", sets=True)):
+        await store.submit(undisturbed)
+        expected = await until(store, undisturbed)
+    await store.submit(wanted)
+    async with coordinating(store_settings, Painter(answers=2), Light("fid", sets=True)):
+        await until(store, wanted, lambda job: job.progress.round == 2)
+    verifier = Light("fid", sets=True)
+    async with coordinating(store_settings, Painter(), verifier):
+        done = await until(store, wanted)
+    assert done.result == expected.result and done.result is not None
+    greys = [image.score for image in done.result.images]
+    last = verifier.chosen[-1]
+    assert last is not None and last.mean(axis=1).tolist() == greys[:3], "the set so far has every earlier choice"
+
+
+async def test_when_a_replica_dies_it_is_asked_again(
+    store: JobStore, lasting: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "PAUSE", 0.001)
+    undisturbed, wanted = job(), job()
+    await store.submit(undisturbed)
+    async with coordinating(lasting):
+        expected = await until(store, undisturbed)
+    await store.submit(wanted)
+    verifier = Light()
+    verifier.failures = [RayActorError()]
+    async with coordinating(lasting, Painter([RayActorError(), RayActorError()]), verifier):
+        done = await until(store, wanted)
+    assert winner(done) == winner(expected)
+    assert done.usage.nfe_wasted == 2 * STEPS, "the first candidate, twice; scores cost no NFE"
+
+
+async def test_a_pool_that_never_answers_fails_the_job_with_what_it_spent(
+    store: JobStore, lasting: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "PAUSE", 0.001)
+    wanted = job()
+    await store.submit(wanted)
+    sampler = Painter([RayActorError() for _ in range(work.ATTEMPTS)])
+    async with coordinating(lasting, sampler):
+        done = await until(store, wanted)
+    assert done.status is Status.FAILED and done.error is not None
+    assert done.error.code == "search-failed" and sampler.failures == []
+
+
+async def test_a_judge_that_does_not_answer_is_named(store: JobStore, lasting: Settings) -> None:
+    wanted = job()
+    await store.submit(wanted)
+    verifier = Light()
+    verifier.failures = [VerifierUnavailable("judge.example after 4 tries: status 503")]
+    async with coordinating(lasting, Painter(), verifier):
+        done = await until(store, wanted)
+    assert done.status is Status.FAILED and done.error is not None and done.error.code == "verifier-unavailable"
+    assert "judge.example" in done.error.detail
+
+
+async def test_a_model_that_is_gone_fails_the_job_by_its_name(store: JobStore, lasting: Settings) -> None:
+    wanted = job(model="gone")
+    await store.submit(wanted)
+    async with coordinating(lasting):
+        done = await until(store, wanted)
+    assert done.error is not None and done.error.detail == "UnknownName: no model named 'gone'; known: glyphs"
+
+
+async def test_a_canceled_job_is_dropped_at_once(store: JobStore, lasting: Settings) -> None:
+    wanted, sampler = job(), Painter(answers=0)
+    await store.submit(wanted)
+    async with coordinating(lasting, sampler) as coordinator:
+        await until(store, wanted, lambda job: job.status is Status.RUNNING)
+        await store.cancel(wanted.id)
+        async with asyncio.timeout(5):  # a quarter of the lease: nothing waits for its renewal
+            while coordinator._held:
+                await asyncio.sleep(0.01)
+    done = await store.get(wanted.id)
+    assert done is not None and done.status is Status.CANCELED and done.progress.round == 0
+
+
+async def test_who_lost_the_lease_writes_nothing_more(store: JobStore, lasting: Settings) -> None:
+    wanted, sampler = job(), Painter(answers=0)
+    await store.submit(wanted)
+    async with coordinating(lasting, sampler) as coordinator:
+        await until(store, wanted, lambda job: job.status is Status.RUNNING)
+        await store.redis.hincrby(store.keys.job(wanted.id), "fence", 1)
+        sampler.answers = None
+        sampler.gate.set()
+        async with asyncio.timeout(5):
+            while coordinator._held:
+                await asyncio.sleep(0.01)
+    left = await store.get(wanted.id)
+    assert left is not None and left.status is Status.RUNNING and left.progress.round == 0
+
+
+async def test_a_job_that_ends_its_coordinators_is_ended(store: JobStore, lasting: Settings) -> None:
+    wanted = job()
+    await store.submit(wanted)
+    await store.redis.hset(store.keys.job(wanted.id), "fence", str(MAX_CLAIMS))
+    async with coordinating(lasting):
+        done = await until(store, wanted)
+    assert done.status is Status.FAILED and done.error is not None and done.error.code == "claimed-too-often"
+
+
+async def test_when_an_ensemble_changes_its_mind_the_earlier_image_is_audited(
+    store: JobStore, lasting: Settings
+) -> None:
+    """Light and dark pull against each other: the median wins, and moves as more candidates are seen."""
+    ensemble = {"name": "ensemble", "members": ["light", "dark"], "rule": "zscore", "weights": [1.0, 0.999]}
+    wanted = job(
+        rounds=8, verifier=ensemble, auditors=["auditor"], search={"algorithm": "random", "round_size": 2}, num_images=4
+    )
+    await store.submit(wanted)
+    auditor = Light("auditor", sign=0.5)
+    async with coordinating(lasting, Painter(), Light("light"), Light("dark", sign=-1), auditor):
+        done = await until(store, wanted)
+    assert done.result is not None, done.error
+    best = done.result.images[0]
+    assert best.audits == {"auditor": best.candidate.scores["light"] / 2}
+    audited = [point for point in done.progress.curve if "auditor" in (point.scores or {})]
+    assert len(audited) == auditor.calls > 0
+
+
+async def test_its_loops_outlive_a_store_that_is_away(
+    store: JobStore, lasting: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator_module, "PAUSE", 0.01)
+    publish, calls = JobStore.publish_offer, list[None]()
+
+    async def away_at_first(self: JobStore, offer: Offer) -> None:
+        calls.append(None)
+        if len(calls) < 4:
+            raise StoreUnavailable("Redis does not serve")
+        await publish(self, offer)
+
+    monkeypatch.setattr(JobStore, "publish_offer", away_at_first)
+    wanted = job()
+    await store.submit(wanted)
+    async with coordinating(lasting) as coordinator:
+        assert (await until(store, wanted)).status is Status.SUCCEEDED
+        coordinator.check_health()
+        while await store.offer() is None:
+            await asyncio.sleep(0.01)
+    assert len(calls) >= 4
+
+
+async def test_a_loop_that_ends_is_bad_health(lasting: Settings) -> None:
+    async with coordinating(lasting) as coordinator:
+        coordinator._loops[0].cancel()
+        await asyncio.sleep(0)
+        await asyncio.gather(coordinator._loops[0], return_exceptions=True)
+        with pytest.raises(RuntimeError, match="loop has ended"):
+            coordinator.check_health()
+
+
+def test_it_loads_neither_torch_nor_the_engine() -> None:
+    code = (
+        "import sys; import sitsearch.workers.serving.coordinator; "
+        "print([name for name in ('torch', 'sitsearch.workers.engine.engine') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -293,23 +293,39 @@ async def test_a_job_that_ends_its_coordinators_is_ended(store: JobStore, lastin
     assert done.status is Status.FAILED and done.error is not None and done.error.code == "claimed-too-often"
 
 
+class Odd(Light):
+    """Likes what has nothing to do with light or dark."""
+
+    def judge(self, images: np.ndarray) -> list[float]:
+        return [float(97 * int(image[0, 0, 0]) % 256) for image in images]
+
+
 async def test_when_an_ensemble_changes_its_mind_the_earlier_image_is_audited(
-    store: JobStore, lasting: Settings
+    store: JobStore, lasting: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Light and dark pull against each other: the median wins, and moves as more candidates are seen."""
-    ensemble = {"name": "ensemble", "members": ["light", "dark"], "rule": "zscore", "weights": [1.0, 0.999]}
-    wanted = job(
-        rounds=8, verifier=ensemble, auditors=["auditor"], search={"algorithm": "random", "round_size": 2}, num_images=4
-    )
+    recalled = list[str]()
+    image = JobStore.image
+
+    async def counted(self: JobStore, job_id: str, candidate_id: str) -> bytes | None:
+        recalled.append(candidate_id)
+        return await image(self, job_id, candidate_id)
+
+    monkeypatch.setattr(JobStore, "image", counted)
+    ensemble = {"name": "ensemble", "members": ["light", "odd"]}
+    search = {"algorithm": "random", "round_size": 1}
+    wanted = job(rounds=20, verifier=ensemble, auditors=["auditor"], search=search, num_images=8)
     await store.submit(wanted)
     auditor = Light("auditor", sign=0.5)
-    async with coordinating(lasting, Painter(), Light("light"), Light("dark", sign=-1), auditor):
+    async with coordinating(lasting, Painter(), Light("light"), Odd("odd"), auditor):
         done = await until(store, wanted)
     assert done.result is not None, done.error
     best = done.result.images[0]
     assert best.audits == {"auditor": best.candidate.scores["light"] / 2}
-    audited = [point for point in done.progress.curve if "auditor" in (point.scores or {})]
-    assert len(audited) == auditor.calls > 0
+    rounds = await store.rounds(wanted.id)
+    light = {c.id: c.scores["light"] for round in rounds for c in round.candidates}
+    audited = {round.audits["auditor"] * 2 for round in rounds if round.audits is not None}
+    assert recalled and {light[candidate_id] for candidate_id in recalled} <= audited
+    assert auditor.calls == len(audited), "each once"
 
 
 async def test_its_loops_outlive_a_store_that_is_away(

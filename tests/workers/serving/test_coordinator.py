@@ -313,7 +313,7 @@ async def test_when_an_ensemble_changes_its_mind_the_earlier_image_is_audited(
     monkeypatch.setattr(JobStore, "image", counted)
     ensemble = {"name": "ensemble", "members": ["light", "odd"]}
     search = {"algorithm": "random", "round_size": 1}
-    wanted = job(rounds=20, verifier=ensemble, auditors=["auditor"], search=search, num_images=8)
+    wanted = job(rounds=20, verifier=ensemble, auditors=["auditor"], search=search, num_images=8, seed=5)
     await store.submit(wanted)
     auditor = Light("auditor", sign=0.5)
     async with coordinating(lasting, Painter(), Light("light"), Odd("odd"), auditor):

@@ -1,14 +1,12 @@
 """What can be loaded, by the names of the cards: generators and verifiers.
 
-A card with a `kind` describes a verifier, any other a generator (`sitsearch.models.model_card`). Where cards and
-weights lie is said in `sitsearch.models.card_files`.
+A card with a `kind` describes a verifier (`sitsearch.models.verifier_card`), any other a generator
+(`sitsearch.models.model_card`). Where cards and weights lie is said in `sitsearch.models.card_files`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,15 +14,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sitsearch.models.autoencoder import downsampling, load_autoencoder
-from sitsearch.models.card_files import CARDS, ROOT, CardFile, known_cards, read_card
+from sitsearch.models.card_files import CARDS, ROOT, CardFile, known_cards
 from sitsearch.models.checksums import check_sha256
-from sitsearch.models.errors import BadCard, BadWeights, UnknownCard
+from sitsearch.models.errors import BadCard, BadWeights
 from sitsearch.models.generator import Decoder, Generator, SiTGenerator
 from sitsearch.models.loading.checkpoint import is_pickle
 from sitsearch.models.loading.sit import load_sit
 from sitsearch.models.model_card import AutoencoderTable, ModelCard, SiTTable, model_card
+from sitsearch.models.verifier_card import VerifierCard, verifier_card
 from sitsearch.models.verifiers.base import Verifier
-from sitsearch.models.verifiers.registry import VERIFIER_KINDS, build_verifier, stands_alone, title_of
+from sitsearch.models.verifiers.registry import build_verifier
 
 __all__ = [
     "CARDS",
@@ -38,66 +37,6 @@ __all__ = [
     "model_card",
     "verifier_card",
 ]
-
-
-@dataclass(frozen=True)
-class VerifierCard:
-    """A verifier's card.
-
-    Attributes:
-        file: the card's file, and where its weights are; None for a kind that stands alone.
-        name: by which requests ask for it.
-        title: one line for people.
-        kind: its class, see `sitsearch.models.verifiers.registry`.
-        weights: file or folder, whether or not it is there; None for a kind without.
-        models: names of the models whose images it can score; empty: of all.
-        needs: what it needs beyond the images.
-        range: the least and the greatest score.
-        options: the arguments of its kind's class.
-    """
-
-    file: CardFile | None
-    name: str
-    title: str
-    kind: str
-    weights: Path | None
-    models: tuple[str, ...]
-    needs: tuple[str, ...]
-    range: tuple[float, float]
-    options: dict[str, Any]
-
-
-def verifier_card(name: str) -> VerifierCard:
-    """The verifier card `name`; a kind that needs neither weights nor options is its own card.
-
-    Raises:
-        UnknownCard: there is none, or it is a model's.
-        BadCard: it lacks one of `title`, `models`, `needs` and `range`.
-        PluginError, MissingLibrary: see `VERIFIER_KINDS`.
-    """
-    if name not in known_cards() and name in VERIFIER_KINDS and stands_alone(name):
-        kind = VERIFIER_KINDS[name]
-        return VerifierCard(None, name, title_of(name), name, None, (), tuple(sorted(kind.needs)), kind.range, {})
-    file = read_card(name)
-    raw = dict(file.table)
-    if "kind" not in raw:
-        raise UnknownCard(f"{name!r} is a model's card, not a verifier's")
-    try:
-        weights = raw.pop("weights", None)
-        low, high = raw.pop("range")
-        return VerifierCard(
-            file=file,
-            name=raw.pop("name"),
-            title=raw.pop("title"),
-            kind=raw.pop("kind"),
-            weights=None if weights is None else file.base / Path(weights).expanduser(),
-            models=tuple(raw.pop("models")),
-            needs=tuple(raw.pop("needs")),
-            range=(low, high),
-            options=raw,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadCard(f"the card {file.path}: {error!r}") from error
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -178,17 +117,16 @@ def load_verifier(name: str, *, device: str = "cpu") -> Verifier:
 
     Raises:
         UnknownCard: no such verifier card.
-        BadCard: see `verifier_card`.
+        BadCard: see `verifier_card`; or it says another `needs` or `range` than the verifier has.
         BadWeights: its weights are missing, refused, or do not fit; `ChecksumMismatch` among them.
         ModelError: see `build_verifier`.
     """
     card = verifier_card(name)
     if card.file is not None:
-        if card.weights is not None:
-            card.file.locate(str(card.weights))
+        card.file.locate(card.table.weights or "")
         card.file.verify()
     try:
-        return build_verifier(
+        verifier = build_verifier(
             card.kind,
             card.weights,
             device=device,
@@ -198,3 +136,5 @@ def load_verifier(name: str, *, device: str = "cpu") -> Verifier:
         )
     except RuntimeError as error:
         raise BadWeights(f"{card.weights} does not fit verifier card {name!r}: {error}") from error
+    card.check(verifier)
+    return verifier

@@ -6,6 +6,7 @@ A card with a `kind` describes a verifier (`sitsearch.models.verifier_card`), an
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -14,11 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sitsearch.models.autoencoder import downsampling, load_autoencoder
-from sitsearch.models.card_files import CARDS, ROOT, CardFile, known_cards
-from sitsearch.models.checksums import check_sha256
+from sitsearch.models.card_files import CARDS, ROOT, known_cards
 from sitsearch.models.errors import BadCard, BadWeights
 from sitsearch.models.generator import Decoder, Generator, SiTGenerator
-from sitsearch.models.loading.checkpoint import is_pickle
+from sitsearch.models.loading.pickles import check_pickle, files_of
 from sitsearch.models.loading.sit import load_sit
 from sitsearch.models.model_card import AutoencoderTable, ModelCard, SiTTable, model_card
 from sitsearch.models.verifier_card import VerifierCard, verifier_card
@@ -71,35 +71,22 @@ def load_generator(name: str, *, device: str = "cpu", dtype: torch.dtype = torch
     card = model_card(name)
     network = card.table.network
     path = card.file.locate(network.weights)
-    if isinstance(network, SiTTable):
-        _check_pickle(card.file, path, network.sha256)
-    card.file.verify()
-    if not isinstance(network, SiTTable):
-        from sitsearch.models.text_to_image import load_text_to_image
+    with files_of(card.file):
+        if isinstance(network, SiTTable):
+            check_pickle(path, network.sha256)
+            return SiTGenerator(
+                load_sit(path, network.shape, device=device, dtype=dtype),
+                interpolant=card.interpolant,
+                prediction=card.prediction,
+                guided_channels=card.guided_channels,
+                decoder=_decoder(card, device),
+            )
+    from sitsearch.models.text_to_image import load_text_to_image
 
-        try:
-            return load_text_to_image(path, device=device, dtype=dtype, **network.options)
-        except ValueError as error:
-            raise error if isinstance(error, BadWeights) else BadCard(f"the card {card.file.path}: {error}") from error
-    return SiTGenerator(
-        load_sit(path, network.shape, device=device, dtype=dtype),
-        interpolant=card.interpolant,
-        prediction=card.prediction,
-        guided_channels=card.guided_channels,
-        decoder=_decoder(card, device),
-    )
-
-
-def _check_pickle(file: CardFile, path: Path, pinned: str | None) -> None:
-    """Refuse a checkpoint that would be unpickled, unless it is known to be the one that was meant."""
-    if pinned is not None:
-        check_sha256(path, pinned)
-    elif is_pickle(path) and path not in file.checksums():
-        fetch = f"fetch it with `sitsearch models pull {file.name}`, " if file.files else ""
-        raise BadWeights(
-            f"{path} is not safetensors, and is read only if its SHA-256 is known: {fetch}give `sha256` in "
-            f"{file.path}, or convert it"
-        )
+    try:
+        return load_text_to_image(path, device=device, dtype=dtype, **network.options)
+    except ValueError as error:
+        raise error if isinstance(error, BadWeights) else BadCard(f"the card {card.file.path}: {error}") from error
 
 
 def _decoder(card: ModelCard, device: str) -> Decoder | None:
@@ -113,7 +100,7 @@ def _decoder(card: ModelCard, device: str) -> Decoder | None:
 
 
 def load_verifier(name: str, *, device: str = "cpu") -> Verifier:
-    """The verifier of card `name`.
+    """The verifier of card `name`; its files are checked, and a checkpoint is read, as by `load_generator`.
 
     Raises:
         UnknownCard: no such verifier card.
@@ -124,8 +111,7 @@ def load_verifier(name: str, *, device: str = "cpu") -> Verifier:
     card = verifier_card(name)
     if card.file is not None:
         card.file.locate(card.table.weights or "")
-        card.file.verify()
-    try:
+    with nullcontext() if card.file is None else files_of(card.file):
         verifier = build_verifier(
             card.kind,
             card.weights,
@@ -134,7 +120,5 @@ def load_verifier(name: str, *, device: str = "cpu") -> Verifier:
             root=ROOT if card.file is None else card.file.base,
             load_generator=load_generator,
         )
-    except RuntimeError as error:
-        raise BadWeights(f"{card.weights} does not fit verifier card {name!r}: {error}") from error
     card.check(verifier)
     return verifier

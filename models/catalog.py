@@ -7,12 +7,8 @@ A card with a `kind` describes a verifier (`sitsearch.models.verifier_card`), an
 from __future__ import annotations
 
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from sitsearch.models.autoencoder import downsampling, load_autoencoder
 from sitsearch.models.card_files import CARDS, ROOT, known_cards
@@ -33,22 +29,9 @@ __all__ = [
     "known_cards",
     "load_generator",
     "load_verifier",
-    "load_weights",
     "model_card",
     "verifier_card",
 ]
-
-
-def load_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
-
-    Raises:
-        BadWeights: the file is missing or is not a safetensors file.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise BadWeights(f"cannot read the weights {path}: {error}") from error
 
 
 def load_generator(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Generator:

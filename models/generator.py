@@ -53,6 +53,7 @@ class Generator(Protocol):
         guided_channels: `all` or `first3`, the channels that guidance moves.
         shape: of one sample's state, `(C, H, W)`.
         parameters: number of the network's parameters.
+        macs: multiply-accumulates of one forward: one network row of one sample (1 MAC = 2 FLOPs).
         decoder: the way from states to pixels.
         device: where the network is, and states are best kept.
     """
@@ -67,6 +68,8 @@ class Generator(Protocol):
     def shape(self) -> tuple[int, int, int]: ...
     @property
     def parameters(self) -> int: ...
+    @property
+    def macs(self) -> int: ...
     @property
     def decoder(self) -> Decoder: ...
     @property
@@ -159,6 +162,7 @@ class SiTGenerator:
         parameter = next(net.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.parameters = sum(p.numel() for p in net.parameters())
+        self.macs = net.config.macs
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -103,12 +103,11 @@ class Interpolant(ABC):
 
     # --- the forward SDE -----------------------------------------------------------------------------------------
 
-    def drift(self, x: Tensor, t: Tensor) -> Tensor:
-        """Drift `[B, ...]` of the forward SDE, whose time runs from data to noise: -d_log_alpha x."""
-        return -self.d_log_alpha(like(t, x)) * x
-
     def drift_variance(self, t: Tensor) -> Tensor:
-        """Half its squared diffusion, sigma lambda: v = drift_variance * score - drift (the SBDM diffusion form)."""
+        """Half its squared diffusion, sigma lambda (the SBDM diffusion form).
+
+        v = drift_variance * score - drift, with the drift -d_log_alpha x: its time runs from data to noise.
+        """
         return self.sigma(t) * self.noise_rate(t)
 
     # --- conversions ---------------------------------------------------------------------------------------------

@@ -115,21 +115,6 @@ def log_likelihood(
     )
 
 
-def divergence(
-    field: Field, x: Tensor, t: Tensor, *, probes: int = 1, seed: int = 0, trace: Trace = "rademacher"
-) -> Tensor:
-    """`[B]` float64, the estimate of div v(x, t) of a velocity field; arguments as in `log_likelihood`, `t [B]`.
-
-    Raises:
-        ValueError: a value is out of its range, or the field does not depend on x.
-    """
-    if probes < 1:
-        raise ValueError(f"probes must be at least 1, not {probes}")
-    directions = _directions(x, trace, probes, seed)
-    products = _velocity_and_products(field, x, t, directions)[1]
-    return products if trace == "exact" else products / len(directions)
-
-
 def _velocity_and_products(velocity: Field, x: Tensor, t: Tensor, directions: list[Tensor]) -> tuple[Tensor, Tensor]:
     """v `[B, ...]` and the sum over the directions of e^T (dv/dx) e, `[B]` float64."""
     with torch.enable_grad():

@@ -12,7 +12,7 @@ from sitsearch.models.card_files import CardFile, read_card, reasons
 from sitsearch.models.errors import BadCard, UnknownCard
 from sitsearch.models.guidance import Channels
 from sitsearch.models.loading.checkpoint import read_shapes
-from sitsearch.models.loading.sit import config_of, count_parameters
+from sitsearch.models.loading.sit import config_of
 from sitsearch.models.sit import SiTConfig
 
 
@@ -183,40 +183,6 @@ class ModelCard:
         if isinstance(network, PipelineTable):
             return network.resolution
         return self.network.input_size * (decoder.downsampling if isinstance(decoder, AutoencoderTable) else 1)
-
-    @cached_property
-    def parameters(self) -> int:
-        """Numbers in the network's weights (decoder and text encoders excluded); raises as `network` does for a SiT.
-
-        Raises:
-            BadWeights: a pipeline's weights are missing.
-        """
-        if isinstance(self.table.network, SiTTable):
-            return count_parameters(self.network)
-        from sitsearch.models.loading import pipeline
-
-        return pipeline.count_parameters(self.file.locate(self.table.network.weights))
-
-    @cached_property
-    def macs(self) -> int:
-        """Multiply-accumulates of one forward: one network row of one sample. Raises as `parameters` does."""
-        network = self.table.network
-        if isinstance(network, SiTTable):
-            return self.network.macs
-        from sitsearch.models.loading import pipeline
-
-        folder = self.file.locate(network.weights)
-        return pipeline.count_macs(folder, resolution=network.resolution, max_tokens=network.max_tokens)
-
-    def flops(self, *, guided: bool = False) -> int:
-        """Floating-point operations of one NFE of one sample, 2 a multiply-accumulate; raises as `parameters` does.
-
-        The papers' "Gflops" count a multiply-accumulate once (119 for SiT-XL/2), and no second row for guidance.
-
-        Args:
-            guided: count both rows of classifier-free guidance.
-        """
-        return 2 * self.macs * (2 if guided else 1)
 
 
 def model_card(name: str) -> ModelCard:

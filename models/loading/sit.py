@@ -129,8 +129,3 @@ def blank(config: SiTConfig) -> SiT:
     """The network with weights that are yet to be filled: only its position embedding is right."""
     with _Unfilled():
         return SiT(config)
-
-
-def count_parameters(config: SiTConfig) -> int:
-    """Numbers in the network's weights, its fixed position embedding included, as `Generator.parameters` says."""
-    return sum(parameter.numel() for parameter in blank(config).parameters())

@@ -7,10 +7,12 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sitsearch.models.autoencoder import LatentImages
 from sitsearch.models.condition import Condition
@@ -111,8 +113,15 @@ class TextToImage(ABC):
         """A prompt's embeddings: the token sequence `[1, L, D]` and the pooled vector `[1, P]`."""
 
     @abstractmethod
-    def _transform(self, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
-        """The transformer's noise - data `[B, C, H, W]` of latents `[B, C, H, W]` at `sigma [B]` in [0, 1]."""
+    def _text_tokens(self) -> int:
+        """L, the length of a prompt's token sequence."""
+
+    @abstractmethod
+    def _transform(self, net: nn.Module, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+        """The transformer's noise - data `[B, C, H, W]` of latents `[B, C, H, W]` at `sigma [B]` in [0, 1].
+
+        `net` is the transformer, on the device of the tensors.
+        """
 
     # --- the generator -------------------------------------------------------------------------------------------
 
@@ -137,8 +146,22 @@ class TextToImage(ABC):
     def evaluate(self, x: Tensor, t: Tensor, rows: Rows) -> Tensor:
         """See `Generator.evaluate`."""
         tokens, pooled = (row.to(self.device) for row in rows)
-        velocity = -self._transform(x.to(self.device, self.dtype), 1 - t.to(self.device), tokens, pooled)
+        velocity = -self._transform(self.net, x.to(self.device, self.dtype), 1 - t.to(self.device), tokens, pooled)
         return velocity.to(x.device, torch.float32)
+
+    @cached_property
+    def macs(self) -> int:
+        """See `Generator`; text tokens are included. A transformer without weights is run on shapes alone."""
+        transformer = self.pipeline.transformer
+        config = transformer.config
+        with torch.device("meta"):
+            net = type(transformer).from_config(config)
+            x, sigma = torch.zeros(1, *self.shape), torch.zeros(1)
+            tokens = torch.zeros(1, self._text_tokens(), config.joint_attention_dim)
+            pooled = torch.zeros(1, config.pooled_projection_dim)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            self._transform(net, x, sigma, tokens, pooled)
+        return int(counter.get_total_flops()) // 2
 
     def compile(self) -> None:
         """Compile the transformer; see `Generator.compile`."""

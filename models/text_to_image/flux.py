@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sitsearch.models.generator import Rows
 from sitsearch.models.text_to_image.base import TextToImage
@@ -42,18 +42,21 @@ class Flux(TextToImage):
         )
         return tokens, pooled
 
-    def _transform(self, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+    def _text_tokens(self) -> int:
+        return self.max_tokens
+
+    def _transform(self, net: nn.Module, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         packed = x.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
         guided = self.pipeline.transformer.config.guidance_embeds
-        out: Tensor = self.net(
+        out: Tensor = net(
             hidden_states=packed.reshape(batch, -1, channels * 4),
             timestep=sigma,
             guidance=sigma.new_full((batch,), self.embedded_guidance) if guided else None,
             encoder_hidden_states=tokens,
             pooled_projections=pooled,
             txt_ids=tokens.new_zeros(tokens.shape[1], 3),
-            img_ids=self._image_ids,
+            img_ids=self._image_ids.to(x.device),
             return_dict=False,
         )[0]
         patches = out.reshape(batch, height // 2, width // 2, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)

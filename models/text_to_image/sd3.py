@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sitsearch.models.generator import Rows
 from sitsearch.models.text_to_image.base import TextToImage
@@ -48,9 +48,13 @@ class StableDiffusion3(TextToImage):
         )
         return tokens, pooled
 
-    def _transform(self, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+    def _text_tokens(self) -> int:
+        # CLIP's tokens go before T5's, which are zeros if there is no T5
+        return int(self.pipeline.text_encoder.config.max_position_embeddings) + self.max_tokens
+
+    def _transform(self, net: nn.Module, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
         timestep = sigma * self.pipeline.scheduler.config.num_train_timesteps
-        out: Tensor = self.net(
+        out: Tensor = net(
             hidden_states=x,
             timestep=timestep,
             encoder_hidden_states=tokens,

@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, create_model
 
 from sitsearch.models.errors import BadWeights, MissingLibrary
@@ -205,5 +206,7 @@ def build_verifier(
     values = {name: loaded(getattr(checked, name)) for name in model.model_fields}
     try:
         return verifier(weights, device=device, **values)  # type: ignore[call-arg]
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # RuntimeErrors too, but the weights are not at fault
+        raise
     except RuntimeError as error:  # what load_state_dict raises
         raise BadWeights(f"{weights} does not fit verifier kind {kind!r}: {error}") from error

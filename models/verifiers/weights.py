@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from sitsearch.models.checksums import check_sha256, sha256_of
 from sitsearch.models.errors import BadWeights
-from sitsearch.models.loading.checkpoint import is_pickle, read_checkpoint
+from sitsearch.models.loading.checkpoint import read_checkpoint
+from sitsearch.models.loading.pickles import check_pickle
 from sitsearch.models.verifiers.base import Weights
 
 
@@ -19,7 +19,7 @@ def read_state(weights: Weights, *, sha256: str | None = None) -> dict[str, Tens
 
     Args:
         weights: what `sitsearch.models.loading.checkpoint.read_checkpoint` reads; a file of `torch.save` only if its
-            checksum is given; or a state dict.
+            checksum is known, see `sitsearch.models.loading.pickles`; or a state dict.
         sha256: the file's checksum, in hexadecimal.
 
     Raises:
@@ -27,18 +27,8 @@ def read_state(weights: Weights, *, sha256: str | None = None) -> dict[str, Tens
     """
     if isinstance(weights, Mapping):
         return dict(weights)
-    path = Path(weights)
-    try:
-        if sha256 is not None:
-            check_sha256(path, sha256)
-        elif is_pickle(path):
-            raise BadWeights(
-                f"{path} is not safetensors, and is read only if its SHA-256 is given: convert it, or set the option "
-                f"`sha256` to that of the file you mean (this one's is {sha256_of(path)})"
-            )
-    except OSError as error:
-        raise BadWeights(f"cannot read the weights {path}: {error}") from error
-    return read_checkpoint(path)
+    check_pickle(Path(weights), sha256)
+    return read_checkpoint(Path(weights))
 
 
 def load_pretrained(model: Any, folder: Path, device: str) -> Any:

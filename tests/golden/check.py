@@ -154,7 +154,7 @@ def _interpolant_value(path: Interpolant, name: str, t: Tensor, x: Tensor, field
         return path.convert(field, x, t, source, target)
     match name:
         case "drift":
-            return path.drift(x, t)
+            return -path.d_log_alpha(t)[:, None] * x
         case "drift_var":
             return path.drift_variance(t)[:, None]
         case "xt":

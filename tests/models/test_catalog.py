@@ -69,14 +69,13 @@ def test_every_model_card_is_well_formed_and_counts_its_classes(name: str) -> No
     card = catalog.model_card(name)
     assert card.name == name and len(card.classes) == card.network.num_classes == len(set(card.classes))
     assert card.template.format("x") != card.template
-    assert card.parameters > 0 and card.flops() == 2 * card.macs and card.flops(guided=True) == 4 * card.macs
 
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_every_bundled_model_loads_and_is_what_its_card_says(name: str) -> None:
     card, generator = catalog.model_card(name), catalog.load_generator(name)
     assert generator.shape == (card.network.in_channels, card.network.input_size, card.network.input_size)
-    assert generator.parameters == card.parameters
+    assert generator.macs == card.network.macs
     assert generator.decoder.decode(torch.zeros(1, *generator.shape)).shape[1] == card.image_size
     rows = generator.rows([Condition(class_index=0), Condition(class_index=len(card.classes) - 1)])
     out = generator.evaluate(torch.zeros(2, *generator.shape), torch.tensor([0.1, 0.9]), rows)
@@ -93,7 +92,7 @@ def test_every_verifier_card_names_a_known_kind_and_known_models(name: str) -> N
 def test_the_published_model_is_described_without_its_weights(cards: Path) -> None:
     card = catalog.model_card("sit-xl-2-256")
     assert (card.image_size, card.condition, card.guided_channels) == (256, "class", "first3")
-    assert round(card.parameters / 1e6) == 675 and round(card.macs / 1e9) == 119  # the paper's Table 1 and README
+    assert round(card.network.macs / 1e9) == 119  # the paper's Table 1 and README
     assert card.classes == imagenet_classes() and len(card.classes) == 1000
     # the samples that the authors' sample.py draws
     assert [card.classes[i] for i in (207, 360, 387)] == ["golden retriever", "otter", "lesser panda"]
@@ -135,7 +134,7 @@ def test_a_published_latent_model_is_pulled_loaded_evaluated_and_decoded(far: Pa
     published.drops = [10_000]
     assert all(each.fetched for each in pull("far"))
     card, generator = catalog.model_card("far"), catalog.load_generator("far")
-    assert card.network == TINY and card.image_size == 64 and card.parameters == generator.parameters
+    assert card.network == TINY and card.image_size == 64 and card.network.macs == generator.macs
     assert (generator.interpolant, generator.prediction, generator.guided_channels) == ("GVP", "noise", "first3")
     x, t = torch.randn(2, 4, 8, 8), torch.tensor([0.2, 0.7])
     found = generator.evaluate(x, t, generator.rows([Condition(class_index=0), Condition(class_index=4)]))
@@ -269,9 +268,3 @@ def test_a_card_that_is_not_well_formed_is_refused_with_the_field_at_fault(
     (cards / "mine.toml").write_text(text.replace(before, after))
     with pytest.raises(BadCard, match=reason):
         catalog.model_card("mine")
-
-
-def test_a_verifiers_card_that_lacks_something_is_refused(cards: Path) -> None:
-    (cards / "odd.toml").write_text('name = "odd"\nkind = "sharpness"\ntitle = "t"\nmodels = []\nneeds = []\n')
-    with pytest.raises(BadCard, match="range"):
-        catalog.verifier_card("odd")

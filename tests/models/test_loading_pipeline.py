@@ -1,8 +1,9 @@
-"""Text-to-image pipelines through cards: loaded, and counted without loading."""
+"""Text-to-image pipelines through cards: loaded and counted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ guidance = 4.0
     )
 
 
-@pytest.mark.parametrize("save", [save_sd3, save_flux])
+@pytest.mark.parametrize("save", [save_sd3, save_flux, partial(save_flux, guided=False)], ids=["sd3", "dev", "schnell"])
 def test_a_pipeline_is_loaded_and_counted_as_it_really_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[[Path], None]
 ) -> None:
@@ -45,13 +46,12 @@ def test_a_pipeline_is_loaded_and_counted_as_it_really_runs(
     assert (card.condition, card.classes, card.image_size) == ("prompt", (), 16)
     generator = catalog.load_generator("text")
     assert (generator.interpolant, generator.prediction) == (card.interpolant, card.prediction)
-    assert generator.parameters == card.parameters
     rows = generator.rows([Condition(prompt="a red cat")])
     x, t = torch.randn(1, *generator.shape), torch.tensor([0.5])
     generator.evaluate(x, t, rows)
     with FlopCounterMode(display=False) as counter:
         generator.evaluate(x, t, rows)
-    assert card.flops() == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert 2 * generator.macs == pytest.approx(counter.get_total_flops(), rel=0.02)
     assert generator.decoder.decode(x).shape == (1, 16, 16, 3)
     with pytest.raises(BadCard, match="not a SiT"):
         _ = card.network
@@ -65,8 +65,6 @@ def test_a_missing_or_unfit_pipeline_is_refused(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "pipeline").mkdir()
     with pytest.raises(BadWeights, match="holds no diffusers pipeline"):
         catalog.load_generator("text")
-    with pytest.raises(BadWeights, match="cannot read the pipeline"):
-        _ = catalog.model_card("text").macs
     save_sd3(tmp_path / "pipeline")
     write_card(tmp_path, options="resolution = 17")
     with pytest.raises(BadCard, match="resolution must be"):

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 import torch
 
-from sitsearch.models.catalog import load_verifier, verifier_card
+from sitsearch.models.catalog import load_verifier
 from sitsearch.models.condition import Condition
 from sitsearch.models.verifiers.base import Verifier
 from tests.models.test_catalog import VERIFIERS
 
 EACH = pytest.mark.parametrize("name", VERIFIERS)
 SIZE = 32
+
+#: What the bundled verifiers need, and between which bounds they score: both are published, and change with a release.
+PUBLISHED = {
+    "aesthetic": (set(), (-inf, inf)),
+    "auditor": ({"class"}, (-inf, 0.0)),
+    "classifier": ({"class"}, (-inf, 0.0)),
+    "clip_class": ({"class"}, (-inf, 0.0)),
+    "clip_score": ({"prompt"}, (-2.5, 2.5)),
+    "dinov2": ({"class"}, (-inf, 0.0)),
+    "fid": (set(), (-inf, 0.0)),
+    "similarity": ({"preview"}, (-1.0, 1.0)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +43,8 @@ def batch(size: int) -> tuple[torch.Tensor, list[Condition]]:
 
 
 @EACH
-def test_the_card_says_what_the_verifier_needs_and_its_range(name: str, verifiers: dict[str, Verifier]) -> None:
-    card, verifier = verifier_card(name), verifiers[name]
-    assert set(card.needs) == verifier.needs and card.range == pytest.approx(verifier.range)
+def test_needs_and_range_are_as_published(name: str, verifiers: dict[str, Verifier]) -> None:
+    assert (verifiers[name].needs, verifiers[name].range) == PUBLISHED[name]
 
 
 @EACH
@@ -48,7 +61,7 @@ def test_a_batch_scores_as_its_images_one_by_one_in_any_order(name: str, verifie
 
 @EACH
 def test_scores_are_finite_and_in_range_on_black_white_and_noise(name: str, verifiers: dict[str, Verifier]) -> None:
-    low, high = verifier_card(name).range
+    low, high = verifiers[name].range
     images = torch.cat([torch.zeros(1, 3, SIZE, SIZE), torch.ones(1, 3, SIZE, SIZE), batch(1)[0]])
     scores = verifiers[name].score(images, asked(0, 1, 2), previews=images)
     assert bool(scores.isfinite().all()) and bool(((scores >= low) & (scores <= high)).all())

@@ -120,8 +120,11 @@ def save_sd3(folder: Path, *, seed: int = 0, t5: bool = True) -> None:
     ).save_pretrained(folder)
 
 
-def save_flux(folder: Path, *, seed: int = 0) -> None:
-    """A `FluxPipeline` of images of any size, guidance-distilled, with the shift that depends on the size."""
+def save_flux(folder: Path, *, seed: int = 0, guided: bool = True) -> None:
+    """A `FluxPipeline` of images of any size, with the shift that depends on it.
+
+    `guided`: guidance-distilled, as FLUX.1 [dev] is and [schnell] is not.
+    """
     torch.manual_seed(seed)
     clip, t5 = clip_tokenizer(), t5_tokenizer()
     transformer = FluxTransformer2DModel(
@@ -132,7 +135,7 @@ def save_flux(folder: Path, *, seed: int = 0) -> None:
         num_attention_heads=2,
         joint_attention_dim=T5_WIDTH,
         pooled_projection_dim=16,
-        guidance_embeds=True,
+        guidance_embeds=guided,
         axes_dims_rope=(4, 6, 6),
     )
     _livelier(transformer)

@@ -45,7 +45,7 @@ class SamplerReplica:
         generator = load_generator(
             model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=getattr(torch, config.dtype)
         )
-        self._parameters = generator.parameters
+        self._parameters, self._macs = generator.parameters, generator.macs
         if config.compile:
             generator.compile()
         self._engine = Engine(
@@ -75,7 +75,7 @@ class SamplerReplica:
             classes=card.classes,
             image_size=card.image_size,
             parameters=self._parameters,
-            macs_per_forward=card.macs,
+            macs_per_forward=self._macs,
             samplers=tuple(METHODS.values()),
             default_sampler=SamplerChoice(**card.sampler),
             license=card.license,

@@ -41,11 +41,11 @@ class VerifierReplica:
     def describe(self) -> VerifierOffer:
         """What this replica can score."""
         card = self.card
-        low, high = (bound if math.isfinite(bound) else None for bound in card.range)
+        low, high = (bound if math.isfinite(bound) else None for bound in self._verifier.range)
         return VerifierOffer(
             name=card.name,
             title=card.title,
-            needs=tuple(need for need in get_args(Need) if need in card.needs),
+            needs=tuple(need for need in get_args(Need) if need in self._verifier.needs),
             models=card.models,
             range=(low, high),
             sets=judges_sets(self._verifier),

@@ -87,7 +87,9 @@ def test_without_the_package_there_is_no_such_kind() -> None:
 def test_a_name_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry_point(tmp_path, "usurper", "clip_score = usurper:ClipScore")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(PluginError, match=r"'usurper:ClipScore'.*'clip_score'.*'models\.verifiers\.clip:ClipScore'"):
+    with pytest.raises(
+        PluginError, match=r"'usurper:ClipScore'.*'clip_score'.*'sitsearch\.models\.verifiers\.clip:ClipScore'"
+    ):
         list(VERIFIER_KINDS)
 
 

@@ -32,7 +32,7 @@ def test_safetensors_and_state_dicts_are_read_as_they_are(tmp_path: Path) -> Non
 def test_a_file_of_torch_is_read_only_under_its_checksum(tmp_path: Path, content: dict[str, object]) -> None:
     path = tmp_path / "w.pt"
     torch.save(content, path)
-    with pytest.raises(BadWeights, match=f"only if its SHA-256 is given.*{sha256_of(path)}"):
+    with pytest.raises(BadWeights, match=f"only if its SHA-256 is known.*{sha256_of(path)}"):
         read_state(path)
     with pytest.raises(ChecksumMismatch):
         read_state(path, sha256="0" * 64)

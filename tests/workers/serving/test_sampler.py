@@ -50,6 +50,11 @@ async def test_one_thread_computes_all_and_warms_up_too(monkeypatch: pytest.Monk
     assert len(threads) > warm_up and set(threads) == {"engine"}
 
 
+def test_what_is_published_of_a_model_is_counted_on_the_loaded_one() -> None:
+    offer = replica().describe()
+    assert (offer.parameters, offer.macs_per_forward) == (4_202_160, 181_972_992)
+
+
 def test_a_failed_warm_up_fails_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(_: Engine) -> float:
         raise torch.OutOfMemoryError("no memory for the largest batch")

@@ -6,7 +6,6 @@ import base64
 import io
 import os
 import random
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import torch
 from PIL import Image
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 from torch import Tensor
 
 from sitsearch.models.verifiers.errors import BadOptions, VerifierUnavailable
@@ -82,31 +82,52 @@ class Endpoint:
                 call.cancel()
 
     def _post(self, body: dict[str, Any], read: Callable[[dict[str, Any], Any], Answer]) -> Answer:
-        reason, asked = "", None
-        for attempt in range(1 + self.retries):
-            if attempt:
-                time.sleep(_wait(asked, self.backoff * 2 ** (attempt - 1)))
-            asked = None
-            try:
-                reply = self._client.post(self.url, json=body)
-                if reply.status_code == 200:
-                    return read(body, reply.json())
-                reason, asked = f"status {reply.status_code}: {reply.text[:200]}", reply.headers.get("Retry-After")
-                if reply.status_code not in PASSING:
-                    break
-            except httpx.TimeoutException:
-                reason = f"no answer within {self._client.timeout.read} s"
-            except httpx.TransportError as error:
-                reason = f"cannot reach it: {error}"
-            except (ValueError, KeyError, IndexError, TypeError) as error:
-                reason = f"the answer is not as agreed: {type(error).__name__}: {error}"
-        raise VerifierUnavailable(f"{self.name} after {attempt + 1} tries: {reason}")
+        tries = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, _Failed) and error.passing),
+            stop=stop_after_attempt(1 + self.retries),
+            wait=self._pause,
+            reraise=True,
+        )
+        try:
+            return tries(self._try, body, read)
+        except _Failed as failed:
+            count = tries.statistics["attempt_number"]
+            raise VerifierUnavailable(f"{self.name} after {count} tries: {failed}") from failed
+
+    def _try(self, body: dict[str, Any], read: Callable[[dict[str, Any], Any], Answer]) -> Answer:
+        try:
+            reply = self._client.post(self.url, json=body)
+            if reply.status_code == 200:
+                return read(body, reply.json())
+        except httpx.TimeoutException as error:
+            raise _Failed(f"no answer within {self._client.timeout.read} s") from error
+        except httpx.TransportError as error:
+            raise _Failed(f"cannot reach it: {error}") from error
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise _Failed(f"the answer is not as agreed: {type(error).__name__}: {error}") from error
+        reason = f"status {reply.status_code}: {reply.text[:200]}"
+        raise _Failed(reason, passing=reply.status_code in PASSING, asked=reply.headers.get("Retry-After"))
+
+    def _pause(self, state: RetryCallState) -> float:
+        """Seconds before the next try: what the endpoint asked for, or else a time that doubles, give or take half."""
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, _Failed) and error.asked is not None and error.asked.isdigit():
+            return min(float(error.asked), LONGEST_WAIT)
+        backoff: float = self.backoff * 2 ** (state.attempt_number - 1)
+        return min(backoff * random.uniform(0.5, 1.5), LONGEST_WAIT)
 
 
-def _wait(asked: str | None, backoff: float) -> float:
-    if asked is not None and asked.isdigit():
-        return min(float(asked), LONGEST_WAIT)
-    return min(backoff * random.uniform(0.5, 1.5), LONGEST_WAIT)
+class _Failed(Exception):
+    """One try did not give an answer.
+
+    Attributes:
+        passing: another may.
+        asked: what the endpoint says of when, if it does.
+    """
+
+    def __init__(self, reason: str, *, passing: bool = True, asked: str | None = None) -> None:
+        super().__init__(reason)
+        self.passing, self.asked = passing, asked
 
 
 def png_base64(image: Tensor, *, at_least: int = 1) -> str:

@@ -8,8 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from sitsearch.models.condition import Condition
-from sitsearch.models.verifiers.base import Verifier, check_count, check_images
+from sitsearch import Condition, Verifier, check_count, check_images
 
 
 class InkCoverage(Verifier):
@@ -35,7 +34,7 @@ class InkCoverage(Verifier):
         self.share, self.threshold = share, threshold
 
     def score(self, images: Tensor, conditions: Sequence[Condition], *, previews: Tensor | None = None) -> Tensor:
-        """See `sitsearch.models.verifiers.base.Verifier.score`."""
+        """See `sitsearch.Verifier.score`."""
         check_images(images)
         check_count(conditions, len(images))
         dark = (images.mean(dim=1) < self.threshold).float().mean(dim=(1, 2))

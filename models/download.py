@@ -19,8 +19,8 @@ import httpx
 
 from sitsearch.models.card_files import CardFile, HubFile, RemoteFile, read_card
 from sitsearch.models.checksums import read_sums, sha256_of, write_sum
-from sitsearch.models.errors import BadCard, ChecksumMismatch, DownloadFailed, MissingLibrary
-from sitsearch.models.fetching import Progress, plain
+from sitsearch.models.errors import BadCard, ChecksumMismatch, DownloadFailed
+from sitsearch.models.fetching import Progress, hub, plain
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def pull(name: str, to: Path | None = None, *, progress: Progress | None = None)
     Raises:
         UnknownCard: no such card.
         BadCard: it does not say where its weights come from.
-        ChecksumMismatch, DownloadFailed, MissingLibrary: see `download`.
+        ChecksumMismatch, DownloadFailed: see `download`.
     """
     card = read_card(name, weights=to)
     if not card.files:
@@ -98,7 +98,6 @@ def download(
         ChecksumMismatch: it is not what the card pins, or, without a pin, what the hub names; it is thrown away.
         DownloadFailed: the server refuses or stays away, sends a web page or another size, the disk is full, or another
             process is fetching the same file.
-        MissingLibrary: it is on a hub, and huggingface_hub is not installed.
     """
     part = path.with_name(f"{path.name}.part")
     try:
@@ -117,12 +116,6 @@ def download(
 
 def _from_hub(file: RemoteFile, at: HubFile, part: Path, path: Path, progress: Progress | None) -> str:
     """Fetch a file of a hub beside `path`, on the same disk, and move it there. The part serves as the lock only."""
-    try:
-        from sitsearch.models.fetching import hub
-    except ImportError as error:
-        raise MissingLibrary(
-            f"fetching {at.address} needs huggingface_hub: pip install huggingface_hub ({error})"
-        ) from error
     folder = path.with_name(f"{path.name}.hub")
     shutil.rmtree(folder, ignore_errors=True)  # a killed process leaves it, and the disk may be short
     try:

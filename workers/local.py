@@ -164,9 +164,10 @@ class _Here(InMemory[Tensor]):
         wanted = [self._conditions[place] for place in conditions]
         return scores_by_name(self._scorers, names, images, wanted, previews)
 
-    async def score_set(self, images: Tensor, chosen: Sequence[Tensor]) -> tuple[list[float], Tensor]:
+    async def score_set(self, images: Tensor, chosen: Sequence[Tensor]) -> tuple[list[float], list[Tensor]]:
         assert judges_sets(self._selector)
-        return set_scores(self._selector, images, torch.stack(list(chosen)) if chosen else None)
+        scores, features = set_scores(self._selector, images, torch.stack(list(chosen)) if chosen else None)
+        return scores, [row.clone() for row in features]
 
     async def log(self, run: Run, fresh: Sequence[tuple[Candidate, Tensor]]) -> None:
         await super().log(run, fresh)

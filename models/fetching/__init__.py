@@ -1,6 +1,6 @@
 """How the bytes of a published file come: from a hub by `hub.py`, from any other address by `plain.py`.
 
-Nothing here imports torch. `hub.py` alone needs huggingface_hub.
+Nothing here imports torch.
 """
 
 from __future__ import annotations

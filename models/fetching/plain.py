@@ -1,11 +1,12 @@
 """A file from any HTTP server, resumed where it broke off.
 
-It arrives as `NAME.part`, with `NAME.part.etag` beside it saying which version of which address that is. tenacity says
+It arrives as `NAME.part`, with `NAME.part.json` beside it saying which version of which address that is. tenacity says
 when to ask again. A downloader such as pooch begins anew after every break, which gigabytes of weights cannot afford.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -81,8 +82,8 @@ def fetch(
 
 
 def note_of(part: Path) -> Path:
-    """The note that says which version of which address the part is of: two lines, the address and the ETag."""
-    return part.with_name(f"{part.name}.etag")
+    """The note, in JSON, that says which version of which address the part is of."""
+    return part.with_name(f"{part.name}.json")
 
 
 def _request(file: RemoteFile, part: Path, out: BinaryIO, client: httpx.Client, progress: Progress | None) -> bool:
@@ -155,13 +156,13 @@ def _place(answer: httpx.Response, have: int, etag: str, out: BinaryIO) -> tuple
 
 def _write_etag(part: Path, address: str, etag: str) -> None:
     """Note which version the part is of. A weak ETag does not promise the same bytes, and is of no use here."""
-    note_of(part).write_text(f"{address}\n{'' if etag.startswith('W/') else etag}")
+    note_of(part).write_text(json.dumps({"url": address, "etag": "" if etag.startswith("W/") else etag}))
 
 
 def _read_etag(part: Path, address: str) -> str:
     """The ETag of the part; empty if it has none, or is of another address."""
     try:
-        of, _, etag = note_of(part).read_text().partition("\n")
-    except (OSError, ValueError):
+        note = json.loads(note_of(part).read_text())
+        return str(note["etag"]) if note["url"] == address else ""
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
-    return etag if of == address else ""

@@ -29,8 +29,7 @@ class Likelihood(Verifier):
 
     See `sitsearch.models.likelihood`; the density is that of the unguided flow, in the units of its states. The
     likeliest image is not a typical one: a flat image can have a higher density than any photograph (arXiv 1810.09136),
-        so it serves
-    better among an ensemble's members or as an auditor than alone.
+    so it serves better among an ensemble's members or as an auditor than alone.
 
     Args:
         weights: none of its own.

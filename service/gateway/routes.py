@@ -7,7 +7,8 @@ import hashlib
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -189,7 +190,7 @@ async def job(
 
 async def _stream(
     job_id: str, context: Ctx, root: Root, last_event_id: Annotated[str | None, Header()] = None
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncGenerator[ServerSentEvent]:
     """What the job's stream will say; refused here, as a stream that has begun can have no other status any more."""
     snapshot = await context.snapshot(job_id)
     if snapshot.job.status.terminal and _seen(last_event_id, snapshot.last_event):
@@ -204,11 +205,12 @@ async def _stream(
     responses={204: {"description": "Nothing will follow"}},
 )
 async def events(
-    stream: Annotated[AsyncIterator[ServerSentEvent], Depends(_stream)],
+    stream: Annotated[AsyncGenerator[ServerSentEvent], Depends(_stream)],
 ) -> AsyncIterator[ServerSentEvent]:
     """The job's events `job`, `status` and `round`, until it has ended; resumes after `Last-Event-ID`."""
-    async for event in stream:
-        yield event
+    async with aclosing(stream):  # also when the client leaves
+        async for event in stream:
+            yield event
 
 
 def _seen(event_id: str | None, newest: str) -> bool:

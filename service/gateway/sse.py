@@ -7,7 +7,7 @@ know that the stream lives.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi.sse import ServerSentEvent
@@ -23,7 +23,7 @@ _RETRY = 2000
 
 async def stream(
     store: JobStore, job_id: str, last_id: str | None, *, root: str, stopping: asyncio.Event
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncGenerator[ServerSentEvent]:
     """What the stream says, until the job has ended or the gateway stops.
 
     Events are `job` (the whole view: at the start, unless `last_id` still connects, and at the end), `status` (queued

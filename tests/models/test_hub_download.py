@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from sitsearch.models.card_files import HubFile, RemoteFile
 from sitsearch.models.checksums import read_sums
 from sitsearch.models.download import download, pull
-from sitsearch.models.errors import ChecksumMismatch, DownloadFailed, MissingLibrary
+from sitsearch.models.errors import ChecksumMismatch, DownloadFailed
 from sitsearch.service.cli.models_command import app
 from tests.models.file_server import serve
 from tests.models.hub_server import HubServer, serve_hub
@@ -238,16 +238,6 @@ def test_the_command_pulls_from_a_hub_and_from_elsewhere_and_notes_the_sums(
     asked = len(hub.requests)
     (_, again) = pull("far", tmp_path / "to")
     assert not again.fetched and len(hub.requests) == asked
-
-
-def test_without_huggingface_hub_the_missing_library_is_named(
-    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "sitsearch.models.fetching.hub", raising=False)
-    monkeypatch.delattr("sitsearch.models.fetching.hub", raising=False)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingLibrary, match="pip install huggingface_hub"):
-        fetch(config(), tmp_path)
 
 
 def test_fetching_from_a_hub_needs_no_torch() -> None:

@@ -90,12 +90,14 @@ class Coordinator:
             error = state.outcome.exception() if state.outcome else None
             log.warning("%s failed, trying again: %s", action.__name__, error)
 
-        persistently = AsyncRetrying(
+        async def repeat() -> None:
+            while True:
+                await action()
+                await asyncio.sleep(pause)
+
+        await AsyncRetrying(
             retry=retry_if_exception_type((StoreUnavailable, RayError)), wait=wait_fixed(PAUSE), before_sleep=failed
-        )
-        while True:
-            await persistently(action)
-            await asyncio.sleep(pause)
+        )(repeat)
 
     async def _publish(self) -> None:
         """Tell the gateway what is offered here, and what was done so far."""

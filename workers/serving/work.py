@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from sitsearch.models.condition import Condition
 from sitsearch.workers.engine.orders import orders_of
@@ -134,19 +134,22 @@ class Work(Executor[np.ndarray]):
         )
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    async def score_set(self, images: np.ndarray, chosen: Sequence[np.ndarray]) -> tuple[list[float], np.ndarray]:
+    async def score_set(self, images: np.ndarray, chosen: Sequence[np.ndarray]) -> tuple[list[float], list[np.ndarray]]:
         """See `Executor.score_set`."""
         call = self._pools.verifiers[self._job.request.verifier.name].set_scores
         features = np.stack(chosen) if chosen else None
         ((scores, found),) = await self._persist(lambda: together([call.remote(images, features)]))
-        return scores, found
+        return scores, [row.copy() for row in found]
 
-    async def recall(self, candidate: Candidate) -> np.ndarray:
-        """See `Executor.recall`: the store has it, for a time."""
-        png = await self._store.image(self._job.id, candidate.id)
-        if png is None:
-            raise SearchError(f"the image of {candidate.id!r} has expired, and the search cannot go on without it")
-        return decode_png(png)
+    async def recall(self, candidates: Sequence[Candidate]) -> list[np.ndarray]:
+        """See `Executor.recall`: the store has them, for a time."""
+        images = []
+        pngs = await self._store.images(self._job.id, [candidate.id for candidate in candidates])
+        for candidate, png in zip(candidates, pngs, strict=True):
+            if png is None:
+                raise SearchError(f"the image of {candidate.id!r} has expired, and the search cannot go on without it")
+            images.append(decode_png(png))
+        return images
 
     async def log(self, run: Run, fresh: Sequence[tuple[Candidate, np.ndarray]]) -> None:
         """See `Executor.log`."""
@@ -163,23 +166,27 @@ class Work(Executor[np.ndarray]):
 
     async def _persist(self, call: Callable[[], Awaitable[T]], lost: Callable[[], None] | None = None) -> T:
         """Call again when a replica dies under it, since a recipe gives the same image and an image the same score."""
+        try:  # nearly always this is all: what retries costs a third of a round's time, and holds what it was given
+            return await call()
+        except RayActorError as error:
+            self._died(error, lost)
 
-        def died(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            log.warning("a replica died under job %s: %s", self._job.id, error)
-            if lost is not None:
-                lost()
-
-        async def once() -> T:
+        async def again() -> T:
             return await call()
 
+        await asyncio.sleep(PAUSE)
         return await AsyncRetrying(
             retry=retry_if_exception_type(RayActorError),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential(multiplier=PAUSE),
-            before_sleep=died,
+            stop=stop_after_attempt(ATTEMPTS - 1),
+            wait=wait_exponential(multiplier=2 * PAUSE),
+            before_sleep=lambda state: self._died(state.outcome.exception() if state.outcome else None, lost),
             reraise=True,
-        )(once)
+        )(again)
+
+    def _died(self, error: BaseException | None, lost: Callable[[], None] | None) -> None:
+        log.warning("a replica died under job %s: %s", self._job.id, error)
+        if lost is not None:
+            lost()
 
 
 def _named(kind: str, name: str, offers: Sequence[Named]) -> Named:

@@ -98,7 +98,7 @@ class Case(InMemory[Tensor]):
         (name,) = names
         return [{name: score} for score in await Awaited(Pictures(images))]
 
-    async def score_set(self, images: Tensor, chosen: Sequence[Tensor]) -> tuple[Sequence[float], Tensor]:
+    async def score_set(self, images: Tensor, chosen: Sequence[Tensor]) -> tuple[list[float], list[Tensor]]:
         """See `Executor.score_set`: a study searches for one class at a time."""
         raise AssertionError("a study judges no sets")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from sitsearch.workers.jobs.job import Extension, Job, Progress, Result, Status
 from sitsearch.workers.jobs.offer import Offer
 from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.search.runs.drive import Made
+from sitsearch.workers.search.runs.run import SearchRun
 from sitsearch.workers.serving import coordinator as coordinator_module
 from sitsearch.workers.serving import work
 from sitsearch.workers.serving.coordinator import MAX_CLAIMS, Coordinator
@@ -146,10 +148,10 @@ async def test_a_job_is_searched_logged_and_ended(store: JobStore, lasting: Sett
         assert len(rounds) == done.progress.round == len(done.progress.curve)
         every = [candidate for round in rounds for candidate in round.candidates]
         assert done.result.images[0].score == max(c.scores["classifier"] for c in every)
-        images = await store.images(wanted.id)
-        assert {*images} == {image.candidate.id for image in done.result.images}
+        images = await store.redis.hgetall(store.keys.images(wanted.id))  # type: ignore[misc]
+        assert {key.decode() for key in images} == {image.candidate.id for image in done.result.images}
         for ranked in done.result.images:
-            assert decode_png(images[ranked.candidate.id]).mean() == ranked.score
+            assert decode_png(images[ranked.candidate.id.encode()]).mean() == ranked.score
         assert coordinator.counters["jobs_total"] == 1
         assert coordinator.counters["rounds_total"] == len(rounds)
         assert coordinator.counters["candidates_total"] == len(every)
@@ -228,13 +230,17 @@ async def test_a_pool_that_never_answers_fails_the_job_with_what_it_spent(
     store: JobStore, lasting: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(work, "PAUSE", 0.001)
-    wanted = job()
+    wanted, sampler = job(), Painter(answers=1)
     await store.submit(wanted)
-    sampler = Painter([RayActorError() for _ in range(work.ATTEMPTS)])
     async with coordinating(lasting, sampler):
+        await until(store, wanted, lambda job: job.progress.round == 1)
+        sampler.failures = [RayActorError() for _ in range(work.ATTEMPTS)]
+        sampler.answers = None
+        sampler.gate.set()
         done = await until(store, wanted)
     assert done.status is Status.FAILED and done.error is not None
     assert done.error.code == "search-failed" and sampler.failures == []
+    assert done.usage.nfe_search == STEPS, "its first round"
 
 
 async def test_a_judge_that_does_not_answer_is_named(store: JobStore, lasting: Settings) -> None:
@@ -267,6 +273,25 @@ async def test_a_canceled_job_is_dropped_at_once(store: JobStore, lasting: Setti
                 await asyncio.sleep(0.01)
     done = await store.get(wanted.id)
     assert done is not None and done.status is Status.CANCELED and done.progress.round == 0
+
+
+async def test_nothing_of_a_canceled_job_stays_in_memory(store: JobStore, lasting: Settings) -> None:
+    """Exceptions hold the frames that they passed through: no cycle may keep them, as collections are rare here."""
+    wanted, sampler = job(), Painter(answers=1)
+    await store.submit(wanted)
+    gc.collect()
+    gc.disable()
+    try:
+        async with coordinating(lasting, sampler) as coordinator:
+            await until(store, wanted, lambda job: job.progress.round == 1)
+            await store.cancel(wanted.id)
+            async with asyncio.timeout(5):
+                while coordinator._held:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            assert [found for found in gc.get_objects() if type(found) is SearchRun] == []
+    finally:
+        gc.enable()
 
 
 async def test_who_lost_the_lease_writes_nothing_more(store: JobStore, lasting: Settings) -> None:
@@ -304,13 +329,13 @@ async def test_when_an_ensemble_changes_its_mind_the_earlier_image_is_audited(
     store: JobStore, lasting: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recalled = list[str]()
-    image = JobStore.image
+    images = JobStore.images
 
-    async def counted(self: JobStore, job_id: str, candidate_id: str) -> bytes | None:
-        recalled.append(candidate_id)
-        return await image(self, job_id, candidate_id)
+    async def counted(self: JobStore, job_id: str, candidate_ids: Sequence[str]) -> Sequence[bytes | None]:
+        recalled.extend(candidate_ids)
+        return await images(self, job_id, candidate_ids)
 
-    monkeypatch.setattr(JobStore, "image", counted)
+    monkeypatch.setattr(JobStore, "images", counted)
     ensemble = {"name": "ensemble", "members": ["light", "odd"]}
     search = {"algorithm": "random", "round_size": 1}
     wanted = job(rounds=20, verifier=ensemble, auditors=["auditor"], search=search, num_images=8, seed=5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from sitsearch.workers.jobs.errors import BadCursor, UnknownJob
 from sitsearch.workers.jobs.job import Job, Status
@@ -56,22 +56,15 @@ class Lookup(Connection):
             raise UnknownJob(job_id)
         return job
 
-    async def list(
+    @reachable
+    async def page(
         self, *, status: Status | None = None, cursor: str | None = None, limit: int = 50
-    ) -> tuple[list[Job], str | None]:
+    ) -> tuple[Sequence[Snapshot], str | None]:
         """A page of jobs, newest first, and the cursor of the next page, or None at the end.
 
         Raises:
             BadCursor: `cursor` is not one that this method returned.
         """
-        snapshots, following = await self.page(status=status, cursor=cursor, limit=limit)
-        return [snapshot.job for snapshot in snapshots], following
-
-    @reachable
-    async def page(
-        self, *, status: Status | None = None, cursor: str | None = None, limit: int = 50
-    ) -> tuple[Sequence[Snapshot], str | None]:
-        """`list` with each job's queue position and best candidates."""
         index = self.keys.of_status(status) if status else self.keys.jobs
         start = 0 if cursor is None else await self._after(index, cursor)
         entries: Any = await self.redis.zrevrange(index, start, start + limit, withscores=True)
@@ -93,11 +86,6 @@ class Lookup(Connection):
         rank: Any = await self.redis.zrevrank(index, member)
         newer: Any = rank + 1 if rank is not None else await self.redis.zcount(index, bound, "+inf")
         return int(newer)
-
-    @reachable
-    async def queue_position(self, job_id: str) -> int | None:
-        """Jobs ahead of this one in the queue (0 = next), or None when it does not wait."""
-        return cast("int | None", await self.redis.zrank(self.keys.waiting, job_id))
 
     @reachable
     async def counts(self) -> dict[Status, int]:

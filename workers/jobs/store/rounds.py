@@ -67,7 +67,11 @@ class Rounds(Connection):
         return cast("bytes | None", await cast(Awaitable[Any], self.redis.hget(self.keys.images(job_id), candidate_id)))
 
     @reachable
-    async def images(self, job_id: str) -> dict[str, bytes]:
-        """The PNG bytes that are kept, by candidate id."""
-        images = await cast(Awaitable[Any], self.redis.hgetall(self.keys.images(job_id)))
-        return {candidate_id.decode(): png for candidate_id, png in images.items()}
+    async def images(self, job_id: str, candidate_ids: Sequence[str]) -> Sequence[bytes | None]:
+        """The PNG bytes of some candidates, in order; None for those that are not kept (any more)."""
+        if not candidate_ids:
+            return []
+        return cast(
+            "list[bytes | None]",
+            await cast(Awaitable[Any], self.redis.hmget(self.keys.images(job_id), list(candidate_ids))),
+        )

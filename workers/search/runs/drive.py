@@ -55,17 +55,19 @@ class Executor(Protocol[A]):
     ) -> Sequence[Mapping[str, float]]:
         """Scores of images by several verifiers, by their names; `conditions` are places among the request's."""
 
-    async def score_set(self, images: A, chosen: Sequence[A]) -> tuple[Sequence[float], A]:
-        """Scores of the set so far with each image added alone, and the images' features `[N, D]`.
+    async def score_set(self, images: A, chosen: Sequence[A]) -> tuple[Sequence[float], Sequence[A]]:
+        """Scores of the set so far with each image added alone, and each image's features `[D]`.
 
-        `chosen` are the features `[D]` of the set so far.
+        Args:
+            images: `[N, H, W, 3]` uint8.
+            chosen: the features of the set so far. They are kept, so each is to have its own memory.
         """
 
-    async def recall(self, candidate: Candidate) -> A:
-        """The image `[H, W, 3]` of one of `run.kept`, made in an earlier round.
+    async def recall(self, candidates: Sequence[Candidate]) -> Sequence[A]:
+        """The images `[H, W, 3]` of some of `run.kept`, made in earlier rounds.
 
         Raises:
-            SearchError: it is gone.
+            SearchError: one is gone.
         """
 
     async def log(self, run: Run, fresh: Sequence[tuple[Candidate, A]]) -> None:
@@ -82,9 +84,9 @@ class InMemory(Executor[A]):
     def __init__(self) -> None:
         self.images: dict[str, A] = {}
 
-    async def recall(self, candidate: Candidate) -> A:
+    async def recall(self, candidates: Sequence[Candidate]) -> list[A]:
         """See `Executor.recall`."""
-        return self.images[candidate.id]
+        return [self.images[candidate.id] for candidate in candidates]
 
     async def log(self, run: Run, fresh: Sequence[tuple[Candidate, A]]) -> None:
         """See `Executor.log`: nothing but the images is kept."""
@@ -100,32 +102,39 @@ async def drive(run: Run, executor: Executor[A], *, out_of_time: Callable[[], bo
         executor: carries it out; what it raises ends the run where it stands.
         out_of_time: asked before every round whether the request's seconds are over.
     """
-    request = run.request
     chosen: list[A] = []
     if executor.sets:  # what the run knew of the set before it was interrupted
-        for candidate in run.best:
-            _, features = await executor.score_set((await executor.recall(candidate))[None], chosen)
+        for image in await executor.recall(run.best):
+            _, features = await executor.score_set(image[None], chosen)
             chosen.append(features[0])
     while proposals := run.ask(out_of_time=out_of_time()):
-        made = await executor.make(proposals)
-        scores: Sequence[Mapping[str, float]]
-        if executor.sets:
-            totals, features = await executor.score_set(made.images, chosen)
-            scores = [{request.verifier.name: total} for total in totals]
-        else:
-            wanted = [proposal.condition for proposal in proposals]
-            scores = await executor.score(request.verifier.names, made.images, wanted, made.previews)
-        run.tell(candidates_of(proposals, made.nfe, made.forwards, scores, run))
-        place = {proposal.id: index for index, proposal in enumerate(proposals)}
-        if executor.sets:
-            chosen.append(features[place[run.best[-1].id]])
-        if (winner := run.to_audit) is not None:
-            # An ensemble changes its mind: the best so far can be of an earlier round.
-            known = winner.id in place
-            image = made.images[place[winner.id]] if known else await executor.recall(winner)
-            (audits,) = await executor.score(request.auditors, image[None], [winner.condition], None)
-            run.audit(dict(audits))
-        await executor.log(run, [(c, made.images[place[c.id]]) for c in run.kept if c.id in place])
+        await _round(run, executor, proposals, chosen)
+
+
+async def _round(run: Run, executor: Executor[A], proposals: Sequence[Proposal], chosen: list[A]) -> None:
+    """Carry out one round; of its images nothing is held when it is over."""
+    request = run.request
+    made = await executor.make(proposals)
+    features: Sequence[A] = ()
+    scores: Sequence[Mapping[str, float]]
+    if executor.sets:
+        totals, features = await executor.score_set(made.images, chosen)
+        scores = [{request.verifier.name: total} for total in totals]
+    else:
+        wanted = [proposal.condition for proposal in proposals]
+        scores = await executor.score(request.verifier.names, made.images, wanted, made.previews)
+    run.tell(candidates_of(proposals, made.nfe, made.forwards, scores, run))
+    place = {proposal.id: index for index, proposal in enumerate(proposals)}
+    if executor.sets:
+        chosen.append(features[place[run.best[-1].id]])
+    if (winner := run.to_audit) is not None:
+        if winner.id in place:
+            image = made.images[place[winner.id]]
+        else:  # an ensemble changed its mind: the best so far is of an earlier round
+            (image,) = await executor.recall([winner])
+        (audits,) = await executor.score(request.auditors, image[None], [winner.condition], None)
+        run.audit(dict(audits))
+    await executor.log(run, [(c, made.images[place[c.id]]) for c in run.kept if c.id in place])
 
 
 def candidates_of(

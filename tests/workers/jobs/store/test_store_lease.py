@@ -135,9 +135,9 @@ async def test_only_images_of_kept_candidates_are_stored(store: JobStore) -> Non
     claim = await claimed(store)
     await log_round(store, claim, 0)
     await log_round(store, claim, 1, keep=("0-0",))
-    assert await store.images(claim.job.id) == {"0-0": PNG + b"0-0"}
+    assert await store.images(claim.job.id, ["0-0", "1-0"]) == [PNG + b"0-0", None]
     await log_round(store, claim, 2, keep=("2-0", "0-0"))
-    assert await store.images(claim.job.id) == {"0-0": PNG + b"0-0", "2-0": PNG + b"2-0"}
+    assert await store.images(claim.job.id, ["0-0", "1-0", "2-0"]) == [PNG + b"0-0", None, PNG + b"2-0"]
     snapshot = await store.snapshot(claim.job.id)
     assert snapshot is not None and snapshot.best == ("2-0", "0-0")
     await log_round(store, claim, 3)

@@ -12,10 +12,17 @@ import pytest
 
 from sitsearch.workers.jobs.embedded import EmbeddedValkey
 from sitsearch.workers.jobs.errors import BadCursor, IdempotencyConflict, QueueFull, StoreUnavailable
-from sitsearch.workers.jobs.job import Status, Usage
+from sitsearch.workers.jobs.job import Job, Status, Usage
 from sitsearch.workers.jobs.store import JobStore, connection
 from sitsearch.workers.settings import Settings
 from tests.workers.jobs.store.makers import claimed, log_round, make_job, make_request, make_result, succeeded
+
+
+async def position(store: JobStore, job: Job) -> int | None:
+    """How many jobs are ahead of it; None when it does not wait."""
+    snapshot = await store.snapshot(job.id)
+    assert snapshot is not None
+    return snapshot.queue_position
 
 
 async def test_a_job_comes_back_as_it_was_submitted(store: JobStore) -> None:
@@ -28,7 +35,7 @@ async def test_a_job_comes_back_as_it_was_submitted(store: JobStore) -> None:
 async def test_an_unknown_job_is_none(store: JobStore) -> None:
     assert await store.get("nobody") is None
     assert await store.cancel("nobody") is None
-    assert await store.queue_position("nobody") is None
+    assert await store.snapshot("nobody") is None
 
 
 async def test_submitting_the_same_record_twice_queues_it_once(store: JobStore) -> None:
@@ -77,12 +84,12 @@ async def test_queue_positions_count_the_jobs_ahead(store: JobStore) -> None:
     jobs = [make_job() for _ in range(3)]
     for job in jobs:
         await store.submit(job)
-    assert [await store.queue_position(job.id) for job in jobs] == [0, 1, 2]
+    assert [await position(store, job) for job in jobs] == [0, 1, 2]
     await store.cancel(jobs[1].id)
-    assert [await store.queue_position(job.id) for job in jobs] == [0, None, 1]
+    assert [await position(store, job) for job in jobs] == [0, None, 1]
     claim = await store.claim("a", block=0.05)
     assert claim is not None and claim.job.id == jobs[0].id
-    assert await store.queue_position(jobs[2].id) == 0
+    assert await position(store, jobs[2]) == 0
 
 
 async def test_pages_are_newest_first_and_miss_or_repeat_nothing_while_jobs_arrive(store: JobStore) -> None:
@@ -91,8 +98,8 @@ async def test_pages_are_newest_first_and_miss_or_repeat_nothing_while_jobs_arri
         await store.submit(job)
     seen, cursor = [], None
     while True:
-        page, cursor = await store.list(cursor=cursor, limit=2)
-        seen += page
+        page, cursor = await store.page(cursor=cursor, limit=2)
+        seen += [snapshot.job for snapshot in page]
         if cursor is None:
             break
         await store.submit(make_job(created_at=2000.0))
@@ -115,7 +122,7 @@ async def test_listing_by_status(store: JobStore) -> None:
         (Status.CANCELED, [canceled.id]),
         (Status.FAILED, []),
     ):
-        assert [job.id for job in (await store.list(status=status))[0]] == expected
+        assert [snapshot.job.id for snapshot in (await store.page(status=status))[0]] == expected
     assert await store.counts() == {
         Status.QUEUED: 1,
         Status.RUNNING: 1,
@@ -128,7 +135,7 @@ async def test_listing_by_status(store: JobStore) -> None:
 @pytest.mark.parametrize("cursor", ["", "x", "1.0", "nan:a", "1.0:", ":a"])
 async def test_a_made_up_cursor_is_refused(store: JobStore, cursor: str) -> None:
     with pytest.raises(BadCursor):
-        await store.list(cursor=cursor)
+        await store.page(cursor=cursor)
 
 
 async def test_cancelling_is_idempotent_and_keeps_its_first_time(store: JobStore) -> None:
@@ -162,9 +169,9 @@ async def test_ended_jobs_expire_from_records_and_listings(valkey_url: str, stor
     await store.submit(waiting)
     await asyncio.sleep(0.4)
     assert await store.get(job.id) is None
-    assert await store.images(job.id) == {}
+    assert await store.redis.exists(store.keys.images(job.id)) == 0
     assert (await store.counts())[Status.SUCCEEDED] == 0
-    assert [job.id for job in (await store.list())[0]] == [waiting.id]
+    assert [snapshot.job.id for snapshot in (await store.page())[0]] == [waiting.id]
     left = {key.decode() for key in await store.redis.keys(f"{store.keys.root}*")}
     assert left == {
         store.keys.queue,

@@ -58,7 +58,8 @@ def test_every_module_that_is_named_is_there() -> None:
             if not _is_there(dotted.split("."))
         ]
         bare = r"^\s*(?:from|import) (?:models|workers|service)\b|-m (?:models|workers|service)\b"
-        wrong += [(name, found) for found in re.findall(bare, text, re.MULTILINE)]
+        if name != "tests/test_package.py":  # which has a folder with modules of these names
+            wrong += [(name, found) for found in re.findall(bare, text, re.MULTILINE)]
     assert wrong == []
 
 

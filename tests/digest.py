@@ -14,12 +14,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-
 from sitsearch.models.catalog import load_generator, load_verifier
 from sitsearch.models.condition import Condition
 from sitsearch.workers.engine.engine import Engine
-from sitsearch.workers.engine.machine import take_machine
+from sitsearch.workers.engine.machine import network_dtype, take_machine
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.local import Found, run_request
@@ -78,7 +76,7 @@ def hashed(parts: list[Any], found: Found) -> str:
 def lines(names: list[str]) -> Iterator[tuple[str, str]]:
     """Name and digest of every search."""
     take_machine()
-    engine = Engine(load_generator("glyphs", dtype=torch.bfloat16), batch=BATCH)
+    engine = Engine(load_generator("glyphs", dtype=network_dtype("auto", "cpu")), batch=BATCH)
     verifiers = {name: load_verifier(name) for name in VERIFIERS}
     wanted: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in names}
     wanted |= {name: ("random", extra) for name, extra in OTHERS.items()}

@@ -61,7 +61,9 @@ class Settings(BaseSettings):
     jobs_per_coordinator: int = Field(16, ge=1, description="jobs one coordinator runs at once")
     batch: int = Field(32, ge=2, description="network rows of one forward, at most")
     latent_mb: int = Field(1024, ge=0, description="memory of one sampler replica for states midway, in MiB")
-    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="precision of the network's weights")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="precision of the network's weights; auto is bfloat16 where the device computes in it"
+    )
     compile: bool = Field(False, description="compile the network with torch.compile at start")
     deterministic: bool = Field(True, description="pad forwards so that a result never depends on what else is sampled")
     lease: float = Field(15, gt=0, description="how long a silent coordinator keeps a job before another takes it")

@@ -13,7 +13,7 @@ from sitsearch.models.catalog import ModelCard, load_generator, load_verifier, m
 from sitsearch.models.condition import Condition
 from sitsearch.service.client import Problem
 from sitsearch.workers.engine.engine import Engine
-from sitsearch.workers.engine.machine import take_machine
+from sitsearch.workers.engine.machine import network_dtype, take_machine
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.errors import SitsearchError
 from sitsearch.workers.jobs.images import encode_png
@@ -58,9 +58,8 @@ def _search(
     stochastic = name in ALGORITHMS and ALGORITHMS[name].stochastic
     request = with_sampler(request, SamplerChoice(**card.sampler), METHODS.values(), stochastic=stochastic)
     take_machine()
-    generator = load_generator(
-        request.model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=getattr(torch, config.dtype)
-    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = load_generator(request.model, device=device, dtype=network_dtype(config.dtype, device))
 
     def show(run: Run) -> None:
         watch({"status": "running", "progress": run.progress.model_dump()})

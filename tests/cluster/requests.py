@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from sitsearch.models.catalog import load_generator, load_verifier, model_card
 from sitsearch.models.condition import Condition
 from sitsearch.workers.engine.engine import Engine
-from sitsearch.workers.engine.machine import take_machine
+from sitsearch.workers.engine.machine import network_dtype, take_machine
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.local import Found, run_request
@@ -38,7 +36,7 @@ def locally(request: dict[str, Any]) -> Found:
     asked = with_sampler(asked, SamplerChoice(**card.sampler), METHODS.values(), stochastic=stochastic)
     labels = asked.condition.classes or [asked.condition.class_]
     return run_request(
-        Engine(load_generator("glyphs", dtype=torch.bfloat16)),
+        Engine(load_generator("glyphs", dtype=network_dtype("auto", "cpu"))),
         {name: load_verifier(name) for name in (*asked.verifier.names, *asked.auditors)},
         asked,
         conditions=[Condition(card.classes.index(str(label))) for label in labels],

@@ -18,6 +18,8 @@ _MALLOPT = {
     -2: 64 * 2**20,  # M_TOP_PAD: ask for this much at a time
     -4: 0,  # M_MMAP_MAX: no mapping of its own for a large tensor
 }
+#: What torch calls instructions for products in bfloat16, on x86 and on Arm.
+BF16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 #: What a container may use of the CPUs, in microseconds of every period ("max" is all): cgroup v2's interface file.
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
@@ -30,6 +32,23 @@ def cores(cpu_max: Path = CPU_MAX) -> int:
         if quota != "max":
             count = min(count, math.ceil(int(quota) / int(period)))
     return count
+
+
+def network_dtype(setting: str, device: str) -> torch.dtype:
+    """The precision that the setting `dtype` means on a device.
+
+    `auto` is bfloat16 where the device computes in it, and float32 elsewhere: a CPU without such instructions emulates
+    them, and takes some fifty times as long for a product as in float32.
+    """
+    if setting != "auto":
+        named: torch.dtype = getattr(torch, setting)
+        return named
+    if device.startswith("cuda"):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        native = any(capabilities.get(name) for name in BF16)
+    return torch.bfloat16 if native else torch.float32
 
 
 def take_machine(threads: int | None = None) -> None:

@@ -17,7 +17,7 @@ import torch
 from sitsearch.models.catalog import load_generator, model_card
 from sitsearch.workers.engine.engine import Done, Engine
 from sitsearch.workers.engine.forwards import buckets
-from sitsearch.workers.engine.machine import take_machine
+from sitsearch.workers.engine.machine import network_dtype, take_machine
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.engine.trajectory import made_of, planned_rows
@@ -42,9 +42,8 @@ class SamplerReplica:
         config = Settings(**settings)
         take_machine(config.sampler_threads)
         self.card = model_card(model)
-        generator = load_generator(
-            model, device="cuda" if torch.cuda.is_available() else "cpu", dtype=getattr(torch, config.dtype)
-        )
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        generator = load_generator(model, device=device, dtype=network_dtype(config.dtype, device))
         self._parameters, self._macs = generator.parameters, generator.macs
         if config.compile:
             generator.compile()

@@ -82,12 +82,19 @@ def serve(files: dict[str, bytes], **manners: Any) -> Iterator[FileServer]:
         def log_message(self, format: str, *args: Any) -> None:
             """Keep the test's output quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
+    with listening(Handler) as port:
+        state.url = f"http://127.0.0.1:{port}"
+        yield state
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """A server on a free port of this machine, for as long as the context lasts."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield state
+        yield server.server_port
     finally:
         server.shutdown()
         server.server_close()

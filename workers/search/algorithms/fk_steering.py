@@ -13,7 +13,7 @@ paper is followed: the code starts `max` at 0, which makes all scores below 0 eq
 the way instead of the final one, and drops the weights of a point at which it does not resample. In place of
 multinomial resampling stands systematic resampling, which has less variance. All weights are logarithms.
 
-The scaling axis is k, the number of particles.
+The scaling axis is k, the number of particles: by default as many as the whole budget buys.
 """
 
 from __future__ import annotations
@@ -34,10 +34,16 @@ from sitsearch.workers.search.sampling import Sampling
 Potential = Literal["max", "difference", "sum"]
 
 
+#: Most particles of a pass.
+MOST = 1024
+
+
 class FkOptions(base.Options):
     """Options of Feynman-Kac steering, in the paper's words."""
 
-    particles: int = Field(4, ge=2, le=1024, description="k, the particles of a pass")
+    particles: int | None = Field(
+        None, ge=2, le=MOST, description="k, the particles of a pass; none: as many as the budget buys (paper: 4)"
+    )
     lam: float = Field(10.0, ge=0, le=1e6, description="lambda, by which scores are multiplied in the exponent")
     potential: Potential = Field("max", description="how a particle's score and past become its weight")
     resample_from: float = Field(0.2, ge=0, le=1, description="first resampling point, as a fraction of the steps")
@@ -192,4 +198,11 @@ def _pass_size(state: FkState, points: Sequence[int]) -> int:
     for done in range(len(points) + 1):
         recipe = recipe.then(_segment(state, points, done, 0))
         unit += state.sampling.cost(recipe, done, evaluated=done > 0)
-    return next((k for k in range(state.options.particles, 1, -1) if k * unit <= state.room(k)), 0)
+    return next(
+        (
+            k
+            for k in range(state.options.particles or min(MOST, state.left // unit), 1, -1)
+            if k * unit <= state.room(k)
+        ),
+        0,
+    )

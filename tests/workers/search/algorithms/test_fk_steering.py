@@ -66,7 +66,7 @@ def test_by_default_particles_are_resampled_every_fifth_of_the_steps_from_a_fift
 
 
 def test_copies_of_a_particle_go_on_from_its_state_with_noises_of_their_own() -> None:
-    search, state = ALGORITHMS["fk_steering"], first()
+    search, state = ALGORITHMS["fk_steering"], first(particles=4)
     told = evaluate(search.ask(state), score=lambda recipe: float(recipe.index == 2))
     proposals = search.ask(search.tell(state, search.ask(state), told))
     assert len(proposals) == 4
@@ -90,7 +90,7 @@ def test_adaptive_resampling_carries_the_weights_of_a_point_that_it_leaves_out()
 @KINDS
 def test_without_resampling_the_final_weights_are_those_of_the_final_scores_alone(kind: str) -> None:
     """They are importance weights of plain samples then: exp(lam r), normalised."""
-    search, state = ALGORITHMS["fk_steering"], first(potential=kind, lam=0.01, adaptive=True)
+    search, state = ALGORITHMS["fk_steering"], first(particles=4, potential=kind, lam=0.01, adaptive=True)
     while not state.weights:
         told = evaluate(search.ask(state))
         state = search.tell(state, search.ask(state), told)
@@ -108,6 +108,15 @@ def test_a_budget_for_fewer_particles_gets_fewer_and_one_for_a_single_particle_a
     assert len(search.ask(first_state(request("fk_steering", nfe=29, **STEPS)))) == 2
     (proposal,) = search.ask(first_state(request("fk_steering", nfe=19, **STEPS)))
     assert proposal.recipe.finished and len(proposal.recipe.ops) == 1
+
+
+def test_by_default_one_pass_takes_the_whole_budget() -> None:
+    search = ALGORITHMS["fk_steering"]
+    for nfe in (40, 405, 4000):
+        state = first_state(request("fk_steering", nfe=nfe, **STEPS))
+        assert len(search.ask(state)) == nfe // state.sampling.whole
+    asked = request("fk_steering", nfe=400, search={"algorithm": "fk_steering", "particles": 8}, **STEPS)
+    assert len(search.ask(first_state(asked))) == 8, "as many as are named, pass after pass"
 
 
 def test_it_finds_better_than_random_search_where_previews_tell() -> None:

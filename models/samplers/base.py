@@ -123,12 +123,16 @@ class Spec:
         interpolant: the path that the network was trained on.
         prediction: what the network predicts: `velocity`, `score`, `noise` or `data`.
         shift: 1 is a uniform grid; above 1 puts more of the steps near the noise (see `time_grid`).
+        times: the grid itself, `steps + 1` ascending times in [0, 1]; then `shift`, `t0`, `t1` and `last_step_size` are
+            not looked at. Of its ends, 0 and 1 are moved to where the prediction is regular.
         t0, t1: where to begin and end, in [0, 1]; None is the widest interval on which the prediction is regular.
         diffusion, norm: form and factor of the SDE's diffusion coefficient (models/diffusion.py).
         last_step: how an SDE ends: `Mean` (drift only), `Tweedie` (the data prediction), `Euler` (along the ODE), or
             None.
         last_step_size: distance from 1 at which the last step begins, in (0, 1).
         rtol, atol: tolerances of an adaptive method.
+        inner, rho: of GLASS: evaluations of a step, and the correlation of the noises before and after it, in [-1, 1];
+            None is DDPM's.
 
     Raises:
         ValueError: a value is out of its range.
@@ -146,6 +150,9 @@ class Spec:
     last_step_size: float = 0.04
     rtol: float = 1e-3
     atol: float = 1e-6
+    times: tuple[float, ...] | None = None
+    inner: int = 1
+    rho: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -158,6 +165,10 @@ class Spec:
             raise ValueError(f"norm must be at least 0, not {self.norm}")
         if not 0 < self.last_step_size < 1:
             raise ValueError(f"last_step_size must be in (0, 1), not {self.last_step_size}")
+        if self.times is not None:
+            ascending = all(a < b for a, b in zip(self.times, self.times[1:], strict=False))
+            if len(self.times) != self.steps + 1 or not ascending or not 0 <= self.times[0] < self.times[-1] <= 1:
+                raise ValueError(f"times must be {self.steps + 1} ascending ones in [0, 1], not {self.times}")
         if not (self.rtol >= 0 and self.atol > 0):
             raise ValueError(f"rtol must be at least 0 and atol positive, not {self.rtol} and {self.atol}")
 
@@ -174,6 +185,8 @@ class Spec:
         Raises:
             ValueError: it is empty or not within [0, 1].
         """
+        if self.times is not None:
+            return max(t0, self.times[0]), min(t1, self.times[-1])
         low, high = t0 if self.t0 is None else self.t0, t1 if self.t1 is None else self.t1
         if not 0 <= low < high <= 1:
             raise ValueError(f"needs 0 <= t0 < t1 <= 1, not t0={low} and t1={high}")
@@ -184,6 +197,18 @@ class Spec:
         if self.interpolant.name == "VP":
             return self.within(0.0, 1 - END)
         return self.within(0.0, 1.0) if self.prediction == "velocity" else self.within(END, 1 - END)
+
+
+def spec_grid(spec: Spec, interval: tuple[float, float], steps: int, dtype: torch.dtype) -> Tensor:
+    """`[steps + 1]` times on the CPU: the spec's own first ones within the interval, or else those of `time_grid`."""
+    if spec.times is None:
+        return time_grid(*interval, steps, spec.shift, dtype)
+    return _own_grid(spec.times[: steps + 1], *interval, dtype)
+
+
+@lru_cache(maxsize=256)
+def _own_grid(times: tuple[float, ...], t0: float, t1: float, dtype: torch.dtype) -> Tensor:
+    return torch.tensor([min(max(t, t0), t1) for t in times], dtype=dtype)
 
 
 @lru_cache(maxsize=256)

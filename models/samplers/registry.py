@@ -10,6 +10,7 @@ from sitsearch.models.interpolants import Interpolant
 from sitsearch.models.samplers import runge_kutta as rk
 from sitsearch.models.samplers.base import Sampler, Spec
 from sitsearch.models.samplers.dopri5 import STAGES, Dopri5
+from sitsearch.models.samplers.glass import Glass
 from sitsearch.models.samplers.sde import Stochastic
 
 
@@ -22,12 +23,16 @@ class Method:
         evaluations_per_step: field evaluations of one step (of one attempt, if adaptive).
         stochastic: it draws noise between steps.
         adaptive: it chooses its steps itself.
+        ends: its last step, of one evaluation, adds no noise.
+        inner: a step takes `Spec.inner` times as many evaluations.
     """
 
     build: Callable[[Spec], Sampler]
     evaluations_per_step: int
     stochastic: bool = False
     adaptive: bool = False
+    ends: bool = False
+    inner: bool = False
 
 
 SAMPLERS: dict[str, Method] = {
@@ -37,8 +42,9 @@ SAMPLERS: dict[str, Method] = {
     "heun3": Method(lambda spec: rk.RungeKutta(rk.HEUN3, spec), 3),
     "rk4": Method(lambda spec: rk.RungeKutta(rk.RK4, spec), 4),
     "dopri5": Method(Dopri5, STAGES, adaptive=True),
-    "euler_maruyama": Method(lambda spec: Stochastic(spec, heun=False), 1, stochastic=True),
-    "heun_sde": Method(lambda spec: Stochastic(spec, heun=True), 2, stochastic=True),
+    "euler_maruyama": Method(lambda spec: Stochastic(spec, heun=False), 1, stochastic=True, ends=True),
+    "heun_sde": Method(lambda spec: Stochastic(spec, heun=True), 2, stochastic=True, ends=True),
+    "glass": Method(Glass, 1, stochastic=True, inner=True),
 }
 
 

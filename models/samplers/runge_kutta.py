@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sitsearch.models.samplers.base import Spec, State, all_rows, check_running, rows_at, time_grid
+from sitsearch.models.samplers.base import Spec, State, all_rows, check_running, rows_at, spec_grid
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class RungeKutta:
         return self._query(state.x + h * weighted(self.tableau.weights, slopes), state.index + 1, ())
 
     def _grid(self, x: Tensor) -> Tensor:
-        return time_grid(*self.spec.ode_interval(), self.spec.steps, self.spec.shift, x.dtype)
+        return spec_grid(self.spec, self.spec.ode_interval(), self.spec.steps, x.dtype)
 
     def _query(self, x: Tensor, index: int, slopes: tuple[Tensor, ...]) -> State:
         grid = self._grid(x)

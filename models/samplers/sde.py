@@ -1,7 +1,7 @@
 """Stochastic samplers: Euler-Maruyama and stochastic Heun on dx = (v + w score) dt + sqrt(2 w) dW.
 
 Ma et al. 2024, arXiv 2401.08740, equation 6 run from noise to data. Drift and score come from one evaluation of the
-network. The last step, taken at t1 over the distance `last_step_size`, adds no noise (their appendix on sampling).
+network. The last step, taken at t1 over the distance that is left, adds no noise (their appendix on sampling).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sitsearch.models.diffusion import DIFFUSIONS, diffusion, noise_weight
 from sitsearch.models.interpolants import like
-from sitsearch.models.samplers.base import END, Spec, State, all_rows, check_running, rows_at, time_grid
+from sitsearch.models.samplers.base import END, Spec, State, all_rows, check_running, rows_at, spec_grid
 
 LAST_STEPS = (None, "Mean", "Tweedie", "Euler")
 
@@ -38,14 +38,14 @@ class Stochastic:
             raise ValueError(f"no diffusion form named {spec.diffusion!r}; there are {', '.join(DIFFUSIONS)}")
         if spec.last_step not in LAST_STEPS:
             raise ValueError(f"last_step must be one of {', '.join(map(str, LAST_STEPS))}, not {spec.last_step!r}")
-        if self.grid_steps < 1:
+        if self.grid_steps < 1 and spec.times is None:
             raise ValueError(f"an SDE with last step {spec.last_step} needs at least 2 steps, not {spec.steps}")
         self.interval()
 
     @property
     def noise_at_start(self) -> bool:
-        """Heun's first evaluation lies at a noised x."""
-        return self.heun
+        """Heun's first evaluation lies at a noised x, unless its only step is the last one."""
+        return self.heun and self.grid_steps > 0
 
     @property
     def grid_steps(self) -> int:
@@ -67,8 +67,14 @@ class Stochastic:
         vp = spec.interpolant.name == "VP"
         singular = vp or spec.prediction != "velocity"
         t0 = END if not vp and (spec.diffusion == "SBDM" or singular) else 0.0
-        t1 = 1 - spec.last_step_size if spec.last_step is not None else 1 - END if singular else 1.0
-        return spec.within(t0, t1)
+        if spec.last_step is None:
+            return spec.within(t0, 1 - END if singular else 1.0)
+        return spec.within(t0, 1 - self.last_size)
+
+    @property
+    def last_size(self) -> float:
+        """Distance over which the last step goes, if there is one."""
+        return self.spec.last_step_size if self.spec.times is None else self.spec.times[-1] - self.spec.times[-2]
 
     def init(self, x: Tensor, noise: Tensor | None = None) -> State:
         """See `Sampler.init`."""
@@ -93,7 +99,7 @@ class Stochastic:
         return self._begin(noised + 0.5 * (to - t) * (first + slope), state.index + 1, noise)
 
     def _grid(self, x: Tensor) -> Tensor:
-        return time_grid(*self.interval(), self.grid_steps, self.spec.shift, x.dtype)
+        return spec_grid(self.spec, self.interval(), self.grid_steps, x.dtype)
 
     def _begin(self, x: Tensor, index: int, noise: Tensor | None) -> State:
         """The state before the first evaluation of step `index`; `noise` is Heun's draw for it."""
@@ -126,7 +132,7 @@ class Stochastic:
     def _last_step(self, state: State, prediction: Tensor) -> Tensor:
         spec, x, t = self.spec, state.query_x, state.query_t
         if spec.last_step == "Mean":
-            return x + spec.last_step_size * self._drift(state, prediction)
+            return x + self.last_size * self._drift(state, prediction)
         if spec.last_step == "Tweedie":
             return spec.interpolant.convert(prediction, x, t, spec.prediction, "data")
-        return x + spec.last_step_size * spec.interpolant.convert(prediction, x, t, spec.prediction, "velocity")
+        return x + self.last_size * spec.interpolant.convert(prediction, x, t, spec.prediction, "velocity")

@@ -20,7 +20,7 @@ from tests.models.problems import GaussianData, run, states
 PREDICTIONS = ("velocity", "score", "noise")
 ODE = [name for name, method in SAMPLERS.items() if not method.stochastic]
 FIXED = [name for name in ODE if not SAMPLERS[name].adaptive]
-SDE = [name for name, method in SAMPLERS.items() if method.stochastic]
+SDE = [name for name, method in SAMPLERS.items() if method.ends]
 EVERY = pytest.mark.parametrize("method", SAMPLERS)
 
 

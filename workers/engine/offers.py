@@ -12,6 +12,8 @@ METHODS = {
         evaluations_per_step=method.evaluations_per_step,
         stochastic=method.stochastic,
         adaptive=method.adaptive,
+        ends=method.ends,
+        inner=method.inner,
         noise_first=make_sampler(name, steps=2).noise_at_start,
     )
     for name, method in SAMPLERS.items()

@@ -15,9 +15,8 @@ from sitsearch.models.interpolants import interpolant_named
 from sitsearch.models.noise import blend, gaussian, neighbor
 from sitsearch.models.paths import PathChange
 from sitsearch.models.samplers import Sampler, make_sampler
-from sitsearch.models.samplers.registry import method_named
 from sitsearch.workers.engine.latents import Latents, Node
-from sitsearch.workers.engine.offers import METHODS
+from sitsearch.workers.engine.offers import METHODS, method_named
 from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.jobs.recipe import Blend, Integrate, Neighbor, Op, Renoise
 from sitsearch.workers.jobs.request import SamplerChoice
@@ -65,8 +64,8 @@ class Field:
 
     def __init__(self, generator: Generator, choice: SamplerChoice) -> None:
         self.choice = choice
-        method = method_named(choice.method)
-        self.adaptive, self._stochastic = method.adaptive, method.stochastic
+        self._sampling = Sampling(method=method_named(choice.method), choice=choice)
+        self.adaptive = self._sampling.method.adaptive
         own, path = interpolant_named(generator.interpolant), choice.path or generator.interpolant
         self.interpolant = interpolant_named(path)
         self._change = (
@@ -77,17 +76,15 @@ class Field:
 
     def sampler(self, start: float, op: Integrate) -> Sampler:
         """The sampler that carries out `op` from time `start`."""
-        choice, method = self.choice, self.choice.method
-        options: dict[str, Any] = {"shift": choice.shift, "rtol": choice.rtol, "atol": choice.atol}
-        options |= {"t0": start or None, "t1": None if op.to == 1 else op.to}
-        if self._stochastic:
-            if op.to == 1 and op.steps == 1:
-                method = "euler"  # a last step adds no noise
-            options |= {"diffusion": choice.diffusion, "norm": choice.norm, "last_step": None}
-            if op.to == 1:
-                options["last_step"] = choice.last_step
-                options["last_step_size"] = min(choice.last_step_size, (1 - start) / op.steps)
-        return make_sampler(method, steps=op.steps, interpolant=self.interpolant, prediction=self.prediction, **options)
+        choice, method = self.choice, self._sampling.method
+        options: dict[str, Any] = {"times": self._sampling.grid(start, op), "rtol": choice.rtol, "atol": choice.atol}
+        options |= {"inner": choice.inner, "rho": choice.rho}
+        if method.stochastic:
+            last = choice.last_step if op.to == 1 else None
+            options |= {"diffusion": choice.diffusion, "norm": choice.norm, "last_step": last}
+        return make_sampler(
+            method.name, steps=op.steps, interpolant=self.interpolant, prediction=self.prediction, **options
+        )
 
     def query(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Where the network is asked for the field at `(x, t)`."""

@@ -17,6 +17,8 @@ class SamplerOffer(Schema):
         evaluations_per_step: field evaluations of one step (of one attempt, if adaptive).
         stochastic: it draws noise on the way.
         adaptive: it chooses its steps itself, and `steps` is the most attempts that it makes.
+        ends: its last step, of one evaluation, adds no noise (unless the request says otherwise).
+        inner: a step takes as many times `evaluations_per_step` as the request's `inner` says.
         noise_first: a step's first evaluation lies at a noised state, so that one made at the state itself is no use.
     """
 
@@ -24,6 +26,8 @@ class SamplerOffer(Schema):
     evaluations_per_step: int
     stochastic: bool = False
     adaptive: bool = False
+    ends: bool = False
+    inner: bool = False
     noise_first: bool = False
 
 

@@ -107,7 +107,9 @@ class SamplerChoice(Schema):
     """How one candidate is sampled; the fields are those of `sitsearch.models.samplers.Spec`, and guidance.
 
     `final_steps` re-generates the winners at that many steps. `path` names an interpolant to sample on in place of the
-    model's own: x on one path is a rescaled x on the other at the time of equal signal-to-noise ratio.
+    model's own: x on one path is a rescaled x on the other at the time of equal signal-to-noise ratio. A stochastic
+    method's last step, which adds no noise, is the last of its grid, or begins `last_step_size` before t = 1. `inner`
+    and `rho` are of `glass`: evaluations of a step, and how much of the noise stays (none: as much as by DDPM).
     """
 
     method: Annotated[str, Field(max_length=50)] = "heun"
@@ -120,7 +122,9 @@ class SamplerChoice(Schema):
     diffusion: Literal["constant", "SBDM", "sigma", "linear", "decreasing", "increasing-decreasing"] = "sigma"
     norm: Annotated[Real, Field(ge=0, le=100)] = 1.0
     last_step: Literal["Mean", "Tweedie", "Euler"] | None = "Mean"
-    last_step_size: Annotated[Real, Field(gt=0, lt=1)] = 0.04
+    last_step_size: Annotated[Real, Field(gt=0, lt=1)] | None = None
+    inner: Annotated[Count, Field(ge=1, le=64)] = 2
+    rho: Annotated[Real, Field(ge=0, le=1)] | None = None
     rtol: Annotated[Real, Field(ge=0, le=1)] = 1e-3
     atol: Annotated[Real, Field(gt=0, le=1)] = 1e-6
 

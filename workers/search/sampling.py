@@ -10,6 +10,8 @@ from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Integrate, Op, Recipe
 from sitsearch.workers.jobs.request import SamplerChoice
 
+#: Decimals to which a place on the grid is known.
+PLACES = 9
 #: What an adaptive method evaluates to choose its first step.
 ADAPTIVE_START = 2
 
@@ -30,21 +32,64 @@ class Sampling(Schema):
         """Steps of a whole trajectory, S."""
         return self.choice.steps
 
-    def time(self, step: int) -> float:
-        """The time after `step` of S steps on the shifted grid (Esser et al. 2024, arXiv 2403.03206, eq. 23)."""
-        if step in (0, self.steps):
-            return float(step == self.steps)
-        left = 1 - step / self.steps
+    @property
+    def own_last(self) -> float | None:
+        """The size of a last step that is not one of the grid's; None where it is, and for methods without one."""
+        return self.choice.last_step_size if self.method.ends and self.choice.last_step is not None else None
+
+    def time(self, step: float) -> float:
+        """The time after `step` of S steps, on the one grid that whole trajectories and parts of them are sampled on.
+
+        The grid is uniform but for its shift (Esser et al. 2024, arXiv 2403.03206, eq. 23). A last step of its own size
+        is the last of the S; the others share what is before it.
+
+        Args:
+            step: in [0, S]; between two steps it is as far along.
+        """
+        if step <= 0 or step >= self.steps:
+            return float(step > 0)
+        size = self.own_last
+        if size is None:
+            return self._shifted(step / self.steps)
+        if step >= self.steps - 1:
+            return 1 - size * (self.steps - step)
+        return self._shifted(self._unshifted(1 - size) * step / (self.steps - 1))
+
+    def place(self, t: float) -> float:
+        """How many of the S steps lie before time `t`: the inverse of `time`."""
+        size = self.own_last
+        if size is None:
+            place = self.steps * self._unshifted(t)
+        elif t >= 1 - size:
+            place = self.steps - (1 - t) / size
+        else:
+            place = (self.steps - 1) * self._unshifted(t) / self._unshifted(1 - size)
+        return round(place, PLACES)  # of a time of the grid, exactly the step that led there
+
+    def _shifted(self, progress: float) -> float:
+        left = 1 - progress
         return 1 - self.choice.shift * left / (1 + (self.choice.shift - 1) * left)
 
-    def progress(self, t: float) -> float:
-        """The fraction of a trajectory's steps that lies before time `t`: the inverse of the shift."""
+    def _unshifted(self, t: float) -> float:
         left = 1 - t
         return 1 - left / (self.choice.shift - (self.choice.shift - 1) * left)
 
+    def grid(self, start: float, op: Integrate) -> tuple[float, ...]:
+        """The `op.steps + 1` times of an integration from `start`.
+
+        Between two times of the whole trajectory's grid, with as many steps as lie between them, these are just its
+        own: a trajectory that is cut is the trajectory that is not.
+        """
+        first, last, steps = self.place(start), self.place(op.to), op.steps
+        end: tuple[float, ...] = (op.to,)
+        if self.own_last is not None and op.to == 1 and steps > 1 and first < self.steps - 1:
+            last, steps, end = self.steps - 1.0, steps - 1, (self.time(self.steps - 1), 1.0)
+        between = (self.time(first + (last - first) * step / steps) for step in range(1, steps))
+        return (start, *between, *end)
+
     def steps_between(self, start: float, end: float) -> int:
         """Steps from one time to another at the density of the whole trajectory; at least 1."""
-        return max(1, round(self.steps * (self.progress(end) - self.progress(start))))
+        return max(1, round(self.place(end) - self.place(start)))
 
     @property
     def whole(self) -> int:
@@ -57,10 +102,10 @@ class Sampling(Schema):
 
     def segment(self, op: Integrate) -> int:
         """NFE of one integration, when nothing of it is known before."""
-        per_step = self.method.evaluations_per_step
+        per_step = self.method.evaluations_per_step * (self.choice.inner if self.method.inner else 1)
         if self.method.adaptive:
             return ADAPTIVE_START + per_step * op.steps
-        if self.method.stochastic and op.to == 1.0 and (self.choice.last_step is not None or op.steps == 1):
+        if self._ends(op):
             return (op.steps - 1) * per_step + 1  # the last step adds no noise and takes one evaluation
         return op.steps * per_step
 
@@ -85,5 +130,8 @@ class Sampling(Schema):
         """An evaluation at the state where `op` begins is its first evaluation."""
         if not isinstance(op, Integrate):
             return False
-        last_only = self.method.stochastic and op.to == 1.0 and op.steps == 1
-        return last_only or not self.method.noise_first
+        return (self._ends(op) and op.steps == 1) or not self.method.noise_first
+
+    def _ends(self, op: Integrate) -> bool:
+        """Its last step is the trajectory's, which adds no noise."""
+        return self.method.ends and op.to == 1.0 and self.choice.last_step is not None

@@ -20,10 +20,10 @@ def sampling_of(request: GenerateRequest, method: SamplerOffer) -> Sampling:
     if method.stochastic and request.sampler.final_steps is not None:
         message = f"must be left out: {method.name} draws other noises at other steps, so no winner can be re-generated"
         raise Unsuitable("sampler.final_steps", message)
-    if method.stochastic and request.sampler.last_step is not None and request.sampler.steps < 2:
-        message = f"must be at least 2 for {method.name} with last_step {request.sampler.last_step!r}"
-        raise Unsuitable("sampler.steps", message)
-    return Sampling(method=method, choice=request.sampler)
+    sampling = Sampling(method=method, choice=request.sampler)
+    if sampling.own_last is not None and request.sampler.steps < 2:
+        raise Unsuitable("sampler.steps", f"must be at least 2 for {method.name} with a last_step_size")
+    return sampling
 
 
 def reserved(request: GenerateRequest, sampling: Sampling) -> int:

@@ -15,8 +15,9 @@ from sitsearch.models.interpolants import interpolant_named
 from sitsearch.models.noise import blend, gaussian, neighbor
 from sitsearch.models.paths import PathChange
 from sitsearch.models.samplers import Sampler, make_sampler
+from sitsearch.models.samplers.registry import method_named
 from sitsearch.workers.engine.latents import Latents, Node
-from sitsearch.workers.engine.offers import METHODS, method_named
+from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.jobs.recipe import Blend, Integrate, Neighbor, Op, Renoise
 from sitsearch.workers.jobs.request import SamplerChoice
@@ -64,7 +65,8 @@ class Field:
 
     def __init__(self, generator: Generator, choice: SamplerChoice) -> None:
         self.choice = choice
-        self._sampling = Sampling(method=method_named(choice.method), choice=choice)
+        method_named(choice.method)  # a ValueError, as every order that cannot be carried out is
+        self._sampling = Sampling(method=METHODS[choice.method], choice=choice)
         self.adaptive = self._sampling.method.adaptive
         own, path = interpolant_named(generator.interpolant), choice.path or generator.interpolant
         self.interpolant = interpolant_named(path)

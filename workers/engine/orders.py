@@ -33,4 +33,10 @@ def orders_of(
     proposals: Sequence[Proposal], sampler: SamplerChoice, conditions: Sequence[Condition], *, preview: bool = False
 ) -> list[Order]:
     """What the engine is to make for a round's proposals, with previews if a verifier needs them."""
-    return [Order(p.recipe, conditions[p.condition], sampler, p.known, p.evaluated, preview) for p in proposals]
+    by_method = {None: sampler} | {
+        name: sampler.model_copy(update={"method": name}) for name in {p.recipe.method for p in proposals} if name
+    }
+    return [
+        Order(p.recipe, conditions[p.condition], by_method[p.recipe.method], p.known, p.evaluated, preview)
+        for p in proposals
+    ]

@@ -88,11 +88,12 @@ AtNoise = (Neighbor, Blend)
 
 
 class Recipe(Schema):
-    """A start noise and what was done to it, in order."""
+    """A start noise and what was done to it, in order; `method` is the sampling method, if not the request's."""
 
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
     round: Number
     index: Number
+    method: Annotated[str, Field(max_length=50)] | None = Field(None, exclude_if=lambda method: method is None)
     ops: tuple[Op, ...] = ()
 
     def then(self, *ops: Op) -> Recipe:

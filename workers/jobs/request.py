@@ -92,10 +92,15 @@ class VerifierChoice(Schema):
 
 
 class SearchChoice(BaseModel):
-    """The algorithm; every other field is one of its own options, checked against its schema."""
+    """The algorithm; every other field is one of its own options, checked against its schema.
+
+    `preset` says what the options are that are left out: by `budget`, what the budget buys and was measured to be
+    best here; by `paper`, what the experiments of the algorithm's paper took.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     algorithm: Annotated[str, Field(max_length=100)] = "random"
+    preset: Literal["budget", "paper"] = "budget"
 
     @property
     def options(self) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class State(Schema):
 
     def fresh(self, index: int) -> Recipe:
         """A new start noise, named by this round and `index`."""
-        return Recipe(seed=self.allowance.seed, round=self.round, index=index)
+        return Recipe(seed=self.allowance.seed, round=self.round, index=index, method=self.sampling.named)
 
 
 class Scored(Schema):
@@ -115,7 +115,9 @@ class Search(Protocol[S]):
         name, title, reference: as `GET /algorithms` shows them.
         stochastic: it needs an SDE sampler: copies of a trajectory must part.
         exact: how much is spent does not depend on the scores, so that a plan is exact.
-        Options, State: its options and state.
+        paper: the options that its paper's experiments name, which the preset `paper` stands for.
+        Options, State: its options and state. An option that scales with compute is None where a request leaves it
+            open: what the budget buys, see `chosen`.
     """
 
     name: ClassVar[str]
@@ -123,8 +125,12 @@ class Search(Protocol[S]):
     reference: ClassVar[str]
     stochastic: ClassVar[bool]
     exact: ClassVar[bool]
+    paper: ClassVar[Mapping[str, Any]]
     Options: ClassVar[type[Options]]
     State: ClassVar[type[State]]
+
+    def chosen(self, allowance: Allowance, options: Any) -> Mapping[str, Any]:
+        """What the options that were left open come to in the first pass, by name, for plans; empty if none was."""
 
     def least(self, allowance: Allowance, options: Any) -> int:
         """The smallest `allowance.nfe` that leaves `keep` finished candidates, whatever the scores are."""

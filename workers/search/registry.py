@@ -12,6 +12,7 @@ from typing import Any
 
 from sitsearch.workers.errors import PluginError
 from sitsearch.workers.jobs.offer import AlgorithmOffer
+from sitsearch.workers.jobs.request import SearchChoice
 from sitsearch.workers.search.algorithms.epsilon_greedy import EpsilonGreedy
 from sitsearch.workers.search.algorithms.evolutionary import EvoSearch
 from sitsearch.workers.search.algorithms.fk_steering import FkSteering
@@ -21,7 +22,7 @@ from sitsearch.workers.search.algorithms.rollover import Rollover
 from sitsearch.workers.search.algorithms.successive_halving import SuccessiveHalving
 from sitsearch.workers.search.algorithms.tree import TreeSearch
 from sitsearch.workers.search.algorithms.zero_order import ZeroOrderSearch
-from sitsearch.workers.search.base import Search
+from sitsearch.workers.search.base import Options, Search
 
 GROUP = "sitsearch.algorithms"
 
@@ -58,6 +59,16 @@ ALGORITHMS: dict[str, Search[Any]] = _with_plugins(
         TreeSearch(),
     )
 )
+
+
+def options_of(search: Search[Any], choice: SearchChoice) -> Options:
+    """The options of a request's algorithm, with what its preset says of those left out.
+
+    Raises:
+        pydantic.ValidationError: an option is unknown or out of range.
+    """
+    preset = search.paper if choice.preset == "paper" else {}
+    return search.Options.model_validate({**preset, **choice.options})
 
 
 def algorithm_offers() -> tuple[AlgorithmOffer, ...]:

@@ -22,10 +22,12 @@ class Sampling(Schema):
     Attributes:
         method: what the method costs a step.
         choice: the request's settings of it.
+        named: the method's name where it is not the one that the request names: its recipes say so.
     """
 
     method: SamplerOffer
     choice: SamplerChoice
+    named: str | None = None
 
     @property
     def steps(self) -> int:

@@ -10,7 +10,7 @@ from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.base import Allowance, Proposal, State
-from sitsearch.workers.search.registry import ALGORITHMS
+from sitsearch.workers.search.registry import ALGORITHMS, options_of
 from sitsearch.workers.search.runs.plan import make_allowance, sampling_of
 from sitsearch.workers.search.runs.run import SearchRun
 
@@ -77,7 +77,7 @@ def allowance_of(asked: GenerateRequest) -> Allowance:
 def first_state(asked: GenerateRequest) -> State:
     """The state before the first round."""
     search = ALGORITHMS[asked.search.algorithm]
-    state: State = search.init(allowance_of(asked), search.Options.model_validate(asked.search.options))
+    state: State = search.init(allowance_of(asked), options_of(search, asked.search))
     return state
 
 

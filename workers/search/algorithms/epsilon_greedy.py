@@ -16,8 +16,8 @@ the budget has beyond that goes to further passes. An NFE buys one proposal, for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -65,8 +65,13 @@ class EpsilonGreedy:
     reference: ClassVar[str] = "Ramesh and Mardani 2025, arXiv 2506.03164"
     stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = True
+    paper: ClassVar[Mapping[str, Any]] = {}
     Options: ClassVar[type[base.Options]] = EpsilonGreedyOptions
     State: ClassVar[type[base.State]] = EpsilonGreedyState
+
+    def chosen(self, allowance: base.Allowance, options: EpsilonGreedyOptions) -> Mapping[str, Any]:
+        """No option is open."""
+        return {}
 
     def least(self, allowance: base.Allowance, options: EpsilonGreedyOptions) -> int:
         """As many plain trajectories as are wanted."""

@@ -19,9 +19,9 @@ the given sizes goes to further passes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -80,8 +80,13 @@ class EvoSearch:
     reference: ClassVar[str] = "He et al. 2025, arXiv 2505.17618"
     stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = True
+    paper: ClassVar[Mapping[str, Any]] = {}
     Options: ClassVar[type[base.Options]] = EvoOptions
     State: ClassVar[type[base.State]] = EvoState
+
+    def chosen(self, allowance: base.Allowance, options: EvoOptions) -> Mapping[str, Any]:
+        """No option is open."""
+        return {}
 
     def least(self, allowance: base.Allowance, options: EvoOptions) -> int:
         """As many plain trajectories as are wanted."""

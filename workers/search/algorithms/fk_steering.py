@@ -18,8 +18,8 @@ The scaling axis is k, the number of particles: by default as many as the whole 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -90,8 +90,13 @@ class FkSteering:
     reference: ClassVar[str] = "Singhal et al. 2025, arXiv 2501.06848"
     stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = True
+    paper: ClassVar[Mapping[str, Any]] = {}
     Options: ClassVar[type[base.Options]] = FkOptions
     State: ClassVar[type[base.State]] = FkState
+
+    def chosen(self, allowance: base.Allowance, options: FkOptions) -> Mapping[str, Any]:
+        """No option is open."""
+        return {}
 
     def least(self, allowance: base.Allowance, options: FkOptions) -> int:
         """As many plain trajectories as are wanted."""

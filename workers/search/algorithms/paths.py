@@ -19,9 +19,9 @@ goes to further passes. The N noises compete with nobody, yet are scored where t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -77,8 +77,13 @@ class PathSearch:
     reference: ClassVar[str] = "Ma et al. 2025, arXiv 2501.09732"
     stochastic: ClassVar[bool] = False
     exact: ClassVar[bool] = True
+    paper: ClassVar[Mapping[str, Any]] = {}
     Options: ClassVar[type[base.Options]] = PathsOptions
     State: ClassVar[type[base.State]] = PathsState
+
+    def chosen(self, allowance: base.Allowance, options: PathsOptions) -> Mapping[str, Any]:
+        """No option is open."""
+        return {}
 
     def least(self, allowance: base.Allowance, options: PathsOptions) -> int:
         """As many plain trajectories as are wanted."""

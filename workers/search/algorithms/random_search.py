@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -31,8 +31,13 @@ class RandomSearch:
     reference: ClassVar[str] = "Ma et al. 2025, arXiv 2501.09732"
     stochastic: ClassVar[bool] = False
     exact: ClassVar[bool] = True
+    paper: ClassVar[Mapping[str, Any]] = {}
     Options: ClassVar[type[base.Options]] = RandomOptions
     State: ClassVar[type[base.State]] = RandomState
+
+    def chosen(self, allowance: base.Allowance, options: RandomOptions) -> Mapping[str, Any]:
+        """No option is open."""
+        return {}
 
     def least(self, allowance: base.Allowance, options: RandomOptions) -> int:
         """As many candidates as are wanted."""

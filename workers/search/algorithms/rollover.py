@@ -17,8 +17,8 @@ goes to further passes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -65,8 +65,13 @@ class Rollover:
     reference: ClassVar[str] = "Kim et al. 2025, arXiv 2503.19385"
     stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = False
+    paper: ClassVar[Mapping[str, Any]] = {}
     Options: ClassVar[type[base.Options]] = RolloverOptions
     State: ClassVar[type[base.State]] = RolloverState
+
+    def chosen(self, allowance: base.Allowance, options: RolloverOptions) -> Mapping[str, Any]:
+        """No option is open."""
+        return {}
 
     def least(self, allowance: base.Allowance, options: RolloverOptions) -> int:
         """As many plain trajectories as are wanted."""

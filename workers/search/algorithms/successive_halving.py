@@ -18,8 +18,8 @@ passes. A pass that is cut short, by time, has no image to show: the bound is wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -68,8 +68,13 @@ class SuccessiveHalving:
     reference: ClassVar[str] = "sitsearch, after Karnin et al. 2013 and Jamieson and Talwalkar 2016, arXiv 1502.07943"
     stochastic: ClassVar[bool] = False
     exact: ClassVar[bool] = True
+    paper: ClassVar[Mapping[str, Any]] = {}
     Options: ClassVar[type[base.Options]] = HalvingOptions
     State: ClassVar[type[base.State]] = HalvingState
+
+    def chosen(self, allowance: base.Allowance, options: HalvingOptions) -> Mapping[str, Any]:
+        """No option is open."""
+        return {}
 
     def least(self, allowance: base.Allowance, options: HalvingOptions) -> int:
         """As many plain trajectories as are wanted."""

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -89,8 +89,13 @@ class TreeSearch:
     reference: ClassVar[str] = "Jain et al. 2025, arXiv 2506.20701"
     stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = False
+    paper: ClassVar[Mapping[str, Any]] = {}
     Options: ClassVar[type[base.Options]] = TreeOptions
     State: ClassVar[type[base.State]] = TreeState
+
+    def chosen(self, allowance: base.Allowance, options: TreeOptions) -> Mapping[str, Any]:
+        """No option is open."""
+        return {}
 
     def least(self, allowance: base.Allowance, options: TreeOptions) -> int:
         """As many whole trajectories as are wanted; a rollout from within the tree costs less."""

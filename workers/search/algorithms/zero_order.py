@@ -20,8 +20,8 @@ Under an SDE all candidates of a walk share the noises of their way, so that the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -63,8 +63,13 @@ class ZeroOrderSearch:
     reference: ClassVar[str] = "Ma et al. 2025, arXiv 2501.09732"
     stochastic: ClassVar[bool] = False
     exact: ClassVar[bool] = True
+    paper: ClassVar[Mapping[str, Any]] = {}
     Options: ClassVar[type[base.Options]] = ZeroOrderOptions
     State: ClassVar[type[base.State]] = ZeroOrderState
+
+    def chosen(self, allowance: base.Allowance, options: ZeroOrderOptions) -> Mapping[str, Any]:
+        """No option is open."""
+        return {}
 
     def least(self, allowance: base.Allowance, options: ZeroOrderOptions) -> int:
         """As many candidates as are wanted: pivot and neighbours alike are finished images."""

@@ -8,6 +8,7 @@ from sitsearch.workers.errors import BudgetTooSmall, Unsuitable
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.base import Allowance, Search
+from sitsearch.workers.search.registry import options_of
 from sitsearch.workers.search.sampling import Sampling
 
 
@@ -53,7 +54,7 @@ def make_allowance(search: Search[Any], request: GenerateRequest, sampling: Samp
         BudgetTooSmall: the budget does not leave `num_images` finished candidates and their final generation.
         pydantic.ValidationError: an option is unknown or out of range.
     """
-    options = search.Options.model_validate(request.search.options)
+    options = options_of(search, request.search)
     reserve = reserved(request, sampling)
     allowance = Allowance(seed=request.seed, nfe=cap(request) - reserve, keep=request.num_images, sampling=sampling)
     least = search.least(allowance, options)

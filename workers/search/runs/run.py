@@ -22,7 +22,7 @@ from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search import base
 from sitsearch.workers.search.base import Proposal, Search, check_told
-from sitsearch.workers.search.registry import ALGORITHMS
+from sitsearch.workers.search.registry import ALGORITHMS, options_of
 from sitsearch.workers.search.runs.accounts import Accounts, WithAccounts
 from sitsearch.workers.search.runs.audits import Audits
 from sitsearch.workers.search.runs.plan import cap, make_allowance, reserved, sampling_of
@@ -59,7 +59,7 @@ class SearchRun(WithAccounts):
         self.cap, self.reserved = cap(request), reserved(request, self.sampling)
         allowance = make_allowance(self._search, request, self.sampling)
         self.request = request
-        self._state = self._search.init(allowance, self._search.Options.model_validate(request.search.options))
+        self._state = self._search.init(allowance, options_of(self._search, request.search))
         self._accounts, self._winners, self._audits = Accounts(request), Winners(request), Audits(request.auditors)
         self._told: tuple[Candidate, ...] = ()
         self._count = 0

@@ -1,11 +1,16 @@
-"""A tiny network with random weights."""
+"""A tiny network with random weights, where the tests of the engine run."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
 from sitsearch.models.generator import SiTGenerator
 from sitsearch.models.sit import SiT, SiTConfig
+
+#: The tests of the engine run on any device: `SITSEARCH_TEST_DEVICE=cuda pytest tests/workers/engine`.
+DEVICE = os.environ.get("SITSEARCH_TEST_DEVICE", "cpu")
 
 
 def tiny_generator(interpolant: str = "Linear", prediction: str = "velocity") -> SiTGenerator:
@@ -15,4 +20,4 @@ def tiny_generator(interpolant: str = "Linear", prediction: str = "velocity") ->
     for parameter in net.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
-    return SiTGenerator(net.eval(), interpolant=interpolant, prediction=prediction)
+    return SiTGenerator(net.eval().to(DEVICE), interpolant=interpolant, prediction=prediction)

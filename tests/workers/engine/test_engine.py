@@ -21,7 +21,7 @@ from sitsearch.workers.engine.trajectory import Sample
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.local import sample_all
-from tests.workers.tiny import tiny_generator
+from tests.workers.tiny import DEVICE, tiny_generator
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_jobs_share_forwards(tiny: SiTGenerator) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_deterministic_mode_gives_the_same_bits_whatever_shares_the_batch(dtype: torch.dtype) -> None:
-    generator = load_generator("glyphs", dtype=dtype)
+    generator = load_generator("glyphs", device=DEVICE, dtype=dtype)
     alone = sample_all(Engine(generator, batch=16), orders(3, steps=2))
     engine = Engine(generator, batch=16)
     engine.submit("a", orders(7, seed=9, label=30, steps=3))

@@ -12,10 +12,12 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sitsearch.models.catalog import load_generator, load_verifier
 from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.machine import network_dtype, take_machine
 from sitsearch.workers.engine.offers import METHODS
@@ -24,11 +26,16 @@ from sitsearch.workers.local import Found, run_request
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.defaults import with_sampler
 from sitsearch.workers.search.runs.start import Run
-from sitsearch.workers.studies.study import Study
+from sitsearch.workers.studies.comparison.cells import case_of
+from sitsearch.workers.studies.comparison.contenders import Contender
+from sitsearch.workers.studies.comparison.shared import run_together
+from sitsearch.workers.studies.comparison.tasks import TASKS
 
 #: Network rows of one forward; the classes that are asked for.
 BATCH, CLASS, SET = 16, 16, (3, 10, 40)
 STEPS, CANDIDATES = 5, 12
+#: Pictures that a comparison's searches have scored at once.
+SCORED = 64
 #: What else is searched for, by name: what the request has besides `BASE`.
 OTHERS: dict[str, dict[str, Any]] = {
     "ensemble": {
@@ -90,10 +97,16 @@ def lines(names: list[str]) -> Iterator[tuple[str, str]]:
         request = request_of(algorithm, extra)
         conditions = [Condition(label) for label in request.condition.classes or (CLASS,)]  # type: ignore[arg-type]
         yield name, hashed(rounds, run_request(engine, verifiers, request, conditions=conditions, watch=watch))
-    study = Study(engine, verifiers["classifier"], verifiers["auditor"], {"steps": STEPS, "guidance": 1.0}, 0.3)
+    task = replace(TASKS["classes"], sampler={"steps": STEPS, "guidance": 1.0})
+    selector = Scorer(verifiers[task.selector], batch=SCORED)
     for name in names:
-        records = sorted(study.run(name, STEPS * CANDIDATES, [(1, 0), (7, 1)]), key=lambda record: record["class"])
-        yield f"study/{name}", hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:32]
+        cases = [
+            case_of(task, Contender(name, name), STEPS * CANDIDATES, task.conditions[place], seed)
+            for place, seed in ((1, 0), (7, 1))
+        ]
+        ended = run_together(engine, selector, cases)
+        results = [case.search.result().model_dump(mode="json") for case in sorted(ended, key=lambda case: case.job)]
+        yield f"study/{name}", hashlib.sha256(json.dumps(results, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Does search bind attributes? `python -m sitsearch.workers.studies.attribute_study --out docs/verifiers`.
 
 The model of `glyphs` is told a character and nothing else. A prompt says more, such as "a bold red italic serif Q on
-white", and CLIPScore selects for it. The winners are judged by what took no part in selecting: colours are measured,
-the rest is read by a network trained apart on labels (`sitsearch.models.training.glyphs.verifiers.probe`).
+white", and CLIPScore selects for it. The winners are judged by what took no part in selecting, see
+`sitsearch.workers.studies.attributes`.
 
 Prints the share of winners that have what was asked, attribute by attribute, against the candidates searched, and
 writes it to `attributes.json` and one seed's winners to `contact_sheet.png`.
@@ -31,26 +31,10 @@ from sitsearch.models.training.glyphs.verifiers.probe import load_probe
 from sitsearch.models.verifiers.base import Verifier
 from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.engine import Engine
-from sitsearch.workers.engine.judge import pixels
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.local import run_request
+from sitsearch.workers.studies.attributes import ASKED, ATTRIBUTES, attributes_had
 
-#: What is asked for: each combination is one that the training data could have, in any typeface.
-ASKED = (
-    Glyph("Q", None, "bold", "italic", "serif", "red", "white"),
-    Glyph("R", None, "light", "upright", "sans", "blue", "yellow"),
-    Glyph("g", None, "bold", "upright", "serif", "white", "purple"),
-    Glyph("7", None, "regular", "upright", "mono", "black", "orange"),
-    Glyph("k", None, "light", "italic", "serif", "green", "white"),
-    Glyph("5", None, "bold", "upright", "sans", "yellow", "brown"),
-    Glyph("e", None, "bold", "italic", "sans", "cyan", "black"),
-    Glyph("W", None, "regular", "upright", "mono", "pink", "blue"),
-    Glyph("a", None, "light", "italic", "mono", "white", "red"),
-    Glyph("2", None, "bold", "upright", "serif", "black", "cyan"),
-    Glyph("Z", None, "regular", "italic", "serif", "orange", "black"),
-    Glyph("m", None, "bold", "upright", "sans", "purple", "pink"),
-)
-ATTRIBUTES = ("ink", "paper", "weight", "slant", "category", "character")
 CANDIDATES = (1, 4, 16, 64, 256)
 #: Candidates of a round. A smaller search draws the first of those that a larger one draws.
 ROUND = 64
@@ -168,9 +152,8 @@ def main() -> None:
                 for count in args.candidates
             ]
             pictures = [picture for picture, _ in found]
-            for (_, record), judged in zip(found, probe.judge(pixels(torch.stack(pictures))), strict=True):
-                has = {name: getattr(judged, name) == getattr(glyph, name) for name in ATTRIBUTES}
-                records.append({**record, "has": has})
+            had = attributes_had(probe, torch.stack(pictures), [glyph] * len(pictures))
+            records += [{**record, "has": has} for (_, record), has in zip(found, had, strict=True)]
             if seed == 0:
                 sheet.append((canonical(glyph), pictures))
         print(f"searched for {canonical(glyph)}", file=sys.stderr, flush=True)

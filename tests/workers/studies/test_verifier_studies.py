@@ -13,9 +13,9 @@ from sitsearch.models.catalog import load_generator, load_verifier
 from sitsearch.models.training.glyphs.verifiers.captions import canonical
 from sitsearch.models.training.glyphs.verifiers.probe import load_probe
 from sitsearch.workers.engine.engine import Engine
-from sitsearch.workers.engine.judge import pixels
 from sitsearch.workers.studies import attribute_study, hacking_study
-from sitsearch.workers.studies.attribute_study import ASKED, ATTRIBUTES, contact_sheet, search_for
+from sitsearch.workers.studies.attribute_study import contact_sheet, search_for
+from sitsearch.workers.studies.attributes import ASKED, ATTRIBUTES, attributes_had
 
 SAMPLER = {"method": "euler", "steps": 2, "guidance": 1.0}
 
@@ -33,8 +33,8 @@ def test_more_candidates_never_score_lower_and_the_judge_says_something_of_every
     (_, one), (_, eight) = found
     assert (one["candidates"], eight["candidates"]) == (1, 8) and eight["nfe"] == 16
     assert eight["score"] >= one["score"]
-    judged = load_probe().judge(pixels(torch.stack([picture for picture, _ in found])))
-    assert all(getattr(glyph, name) is not None for glyph in judged for name in ATTRIBUTES)
+    had = attributes_had(load_probe(), torch.stack([picture for picture, _ in found]), [ASKED[0]] * 2)
+    assert all(set(has) == set(ATTRIBUTES) and {True, False} >= set(has.values()) for has in had)
 
 
 def test_shares_are_of_the_winners_of_equal_effort() -> None:

@@ -12,8 +12,9 @@ What is ours. The paper's thresholds are numbers to be set for every verifier; h
 last, and marks that it passes by are not asked again, which bounds the tries of a trajectory. And `batch` trajectories
 are under way together, so that the first of them have each other to be compared with; as one ends another begins.
 
-The scaling axis is the number of trajectories, each of which ends in a candidate. One is begun if the budget pays for
-it, its expected tries, and those of all under way; a retry is made if it leaves enough to finish them all.
+Both axes scale: by default a budget of n plain trajectories accepts 1 / sqrt(n) of the scores, so that tries at a mark
+and trajectories, each of which ends in a candidate, grow alike. A trajectory is begun if the budget pays for it, its
+expected tries, and those of all under way; a retry is made if it leaves enough to finish them all.
 """
 
 from __future__ import annotations
@@ -47,12 +48,22 @@ class BacktrackingOptions(base.Options):
         max_length=100,
         description="where data predictions are scored, as ascending fractions of the steps",
     )
-    accept: float = Field(0.25, gt=0, le=1, description="fraction of the scores seen at a mark that is good enough")
+    accept: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="fraction of the scores seen at a mark that is good enough; none: fewer, the more the budget buys",
+    )
     thresholds: tuple[float, ...] | None = Field(
         None, description="the score that is good enough at each mark, in place of `accept`"
     )
     depth: float = Field(0.25, gt=0, le=1, description="how far back a retry begins, as a fraction of the steps")
-    tries: int = Field(8, ge=1, le=1000, description="most tries of a trajectory at a mark, the first one included")
+    tries: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="most tries of a trajectory at a mark, the first one included; none: twice those to be expected",
+    )
     batch: int = Field(8, ge=1, le=256, description="trajectories under way together")
 
     @model_validator(mode="after")
@@ -62,6 +73,14 @@ class BacktrackingOptions(base.Options):
         if self.thresholds is not None and len(self.thresholds) != len(self.marks):
             raise ValueError(f"`thresholds` must be as many as `marks`, {len(self.marks)}, not {len(self.thresholds)}")
         return self
+
+
+def opened(allowance: base.Allowance, options: BacktrackingOptions) -> BacktrackingOptions:
+    """The options, those that were left open filled in with what the budget buys; `accept` only where it is of use."""
+    affordable = max(4, allowance.nfe // allowance.sampling.whole)
+    accept = options.accept or round(affordable**-0.5, 4)
+    tries = options.tries or min(1000, round(2 / accept))
+    return options.model_copy(update={"accept": options.accept if options.thresholds else accept, "tries": tries})
 
 
 class Line(Schema):
@@ -102,8 +121,10 @@ class Backtracking:
     State: ClassVar[type[base.State]] = BacktrackingState
 
     def chosen(self, allowance: base.Allowance, options: BacktrackingOptions) -> Mapping[str, Any]:
-        """No option is open."""
-        return {}
+        """Which scores are good enough, and how often it is tried."""
+        filled = opened(allowance, options)
+        chosen = {"tries": filled.tries} if options.tries is None else {}
+        return {"accept": filled.accept, **chosen} if filled.accept != options.accept else chosen
 
     def least(self, allowance: base.Allowance, options: BacktrackingOptions) -> int:
         """As many plain trajectories as are wanted."""
@@ -122,7 +143,7 @@ class Backtracking:
     ) -> BacktrackingState:
         """Remember the best way to each mark, and the scores seen there."""
         told = advance_pass(state, proposals, candidates)
-        marks, lines = Marks(state.options, state.sampling), []
+        marks, lines = Marks(opened(state.allowance, state.options), state.sampling), []
         seen = list(state.seen or ((),) * len(marks))
         for index, candidate in enumerate(candidates):
             if candidate.recipe.finished:
@@ -141,7 +162,7 @@ class Marks:
     """The marks of a trajectory on its grid, fewer than asked for where these are finer than steps.
 
     Args:
-        options: where the marks are.
+        options: where the marks are, and what is good enough there; none left open.
         sampling: how trajectories are sampled.
 
     Attributes:
@@ -171,7 +192,7 @@ class Marks:
             return given
         if len(seen) < LEAST_SEEN:
             return -math.inf
-        return sorted(seen, reverse=True)[math.ceil(self._options.accept * len(seen)) - 1]
+        return sorted(seen, reverse=True)[math.ceil((self._options.accept or 1.0) * len(seen)) - 1]
 
     def onward(self, recipe: Recipe, place: int, round: int, index: int) -> Recipe:
         """From mark `place`, -1 for a start noise, to the next one, or to the end."""
@@ -192,12 +213,13 @@ class Marks:
 
 def _moves(state: BacktrackingState) -> Iterator[base.Proposal]:
     """What every line does next, in their order, then the lines that begin, without end if the budget has none."""
-    marks, options = Marks(state.options, state.sampling), state.options
+    options = opened(state.allowance, state.options)
+    marks, most = Marks(options, state.sampling), options.tries or 1
     if not len(marks):
         return
     finish, retry = _costs(state, marks)
-    # Tries that a line is likely to need at a mark, besides the first.
-    expected = options.tries - 1 if options.thresholds else min(options.tries, 1 / options.accept) - 1
+    # Tries that a line is likely to need at a mark, besides the first; given thresholds may need all.
+    expected = (min(most, 1 / options.accept) if options.accept and not options.thresholds else most) - 1
     likely = [cost + expected * sum(retry[place:]) for place, cost in enumerate(finish[1:])]
     begin = finish[0] + expected * sum(retry)
 
@@ -206,7 +228,7 @@ def _moves(state: BacktrackingState) -> Iterator[base.Proposal]:
     tried = 0
     for index, (line, place) in enumerate(zip(state.lines, places, strict=True)):
         recipe, enough = line.best.recipe, marks.threshold(place, state.seen[place])
-        if line.best.score < enough and line.tries < options.tries and tried + retry[place] <= slack:
+        if line.best.score < enough and line.tries < most and tried + retry[place] <= slack:
             tried += retry[place]
             again, known = marks.again(recipe, state.fresh(index), place, state.round, index)
             yield state.propose(index, again, known=known)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 
 def uniform(seed: int, round: int, index: int) -> float:
@@ -39,14 +41,47 @@ def choose(weights: Sequence[float], u: float) -> int:
     return max(index for index, weight in enumerate(weights) if weight)  # rounding left the sum just below 1
 
 
-def systematic(weights: Sequence[float], u: float) -> tuple[int, ...]:
-    """Systematic resampling: as many indices as weights, index i chosen floor or ceil(k w_i) times, in order.
+def systematic(weights: Sequence[float], u: float, count: int | None = None) -> tuple[int, ...]:
+    """Systematic resampling: `count` indices (as many as weights, if left out), in order; index i is chosen
+    floor(count w_i) or ceil(count w_i) times.
 
-    Kitagawa 1996, "Monte Carlo filter and smoother": one uniform number `u` in [0, 1) serves all k positions
-    (u + j) / k. Its variance is below that of k independent choices (Douc et al. 2005).
+    Kitagawa 1996, "Monte Carlo filter and smoother": one uniform number `u` in [0, 1) serves all positions
+    (u + j) / count. Its variance is below that of independent choices (Douc et al. 2005).
     """
-    count = len(weights)
-    return tuple(choose(weights, (u + position) / count) for position in range(count))
+    count = len(weights) if count is None else count
+    ends = list(accumulate(weights))
+    last = max(index for index, weight in enumerate(weights) if weight)  # rounding may leave the sum just below 1
+    return tuple(min(last, bisect_right(ends, (u + position) / count)) for position in range(count))
+
+
+def ssp(weights: Sequence[float], uniforms: Sequence[float], count: int | None = None) -> tuple[int, ...]:
+    """Resampling by Srinivasan's sampling process: as `systematic`, but consistent whatever the weights' order is.
+
+    Gerber, Chopin and Whiteley 2019, arXiv 1708.06733: every index is certain of floor(count w_i); the
+    fractions left over meet two at a time, and one of the two is settled at 0 or 1 without changing either's
+    expectation. The numbers of times that indices are chosen are negatively associated.
+
+    Args:
+        weights: sum to 1.
+        uniforms: one number in [0, 1) for every weight but the first.
+        count: how many indices; as many as weights, if left out.
+    """
+    count = len(weights) if count is None else count
+    chosen = [math.floor(count * weight) for weight in weights]
+    open_, fraction = 0, count * weights[0] - chosen[0]
+    for index, u in zip(range(1, len(weights)), uniforms, strict=True):
+        other = count * weights[index] - chosen[index]
+        total = fraction + other
+        if total < 1:  # one of them is settled at 0, the other takes both fractions
+            open_ = open_ if u * total < fraction else index
+        else:  # one of them is settled at 1
+            winner, open_ = (open_, index) if u * (2 - total) < 1 - other else (index, open_)
+            chosen[winner] += 1
+            total -= 1
+        fraction = total
+    if sum(chosen) < count:  # the last fraction is 1, but for rounding
+        chosen[open_] += 1
+    return tuple(index for index, times in enumerate(chosen) for _ in range(times))
 
 
 def tournament(population: int, size: int, u: float) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 from sitsearch.workers.errors import PluginError
 from sitsearch.workers.jobs.offer import AlgorithmOffer
 from sitsearch.workers.jobs.request import SearchChoice
+from sitsearch.workers.search.algorithms.backtracking import Backtracking
 from sitsearch.workers.search.algorithms.epsilon_greedy import EpsilonGreedy
 from sitsearch.workers.search.algorithms.evolutionary import EvoSearch
 from sitsearch.workers.search.algorithms.fk_steering import FkSteering
@@ -51,6 +52,7 @@ ALGORITHMS: dict[str, Search[Any]] = _with_plugins(
         RandomSearch(),
         ZeroOrderSearch(),
         PathSearch(),
+        Backtracking(),
         EpsilonGreedy(),
         EvoSearch(),
         FkSteering(),

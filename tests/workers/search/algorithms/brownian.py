@@ -1,6 +1,7 @@
 """A toy trajectory whose score grows along it as Brownian motion: what is seen midway is the best guess of the end.
 
-The SDE's noise over [s, t] adds N(0, t - s) to the score, named by the operation's draws; a start noise adds N(0, 1/4).
+The noise over [s, t] adds N(0, t - s) to the score, named by the operation's draws; a start noise adds N(0, 1/4).
+Renoising goes back along the motion: to a point of the Brownian bridge between those where operations ended.
 A nudge of radius r changes a noise as it does in high dimension, by r U N(0, 1) in any one direction.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import random
 import statistics
 
-from sitsearch.workers.jobs.recipe import Blend, Integrate, Perturb, Recipe
+from sitsearch.workers.jobs.recipe import Blend, Integrate, Perturb, Recipe, Renoise
 from tests.workers.search.toy import evaluate, request, start
 
 
@@ -22,6 +23,7 @@ def score(recipe: Recipe) -> float:
     """The data prediction's score, or the image's."""
     start = gauss("start", recipe.seed, recipe.round, recipe.index)
     path, t = 0.0, 0.0
+    ends = [(0.0, 0.0)]
     for op in recipe.ops:
         if isinstance(op, Blend):
             start = (1 - op.strength**2) ** 0.5 * start + op.strength * gauss("blend", recipe.seed, op.round, op.index)
@@ -34,6 +36,14 @@ def score(recipe: Recipe) -> float:
                 noise += nudge.radius * size * gauss("nudge", recipe.seed, nudge.round, nudge.index)
             path += (op.to - t) ** 0.5 * noise
             t = op.to
+            ends.append((t, path))
+        elif isinstance(op, Renoise):
+            before = [end for end in ends if end[0] <= op.to]
+            (early, low), (late, high) = before[-1], ends[len(before)]
+            share = (op.to - early) / (late - early)
+            bridge = (share * (1 - share) * (late - early)) ** 0.5 * gauss("bridge", recipe.seed, op.round, op.index)
+            t, path = op.to, low + share * (high - low) + bridge
+            ends = [*before, (t, path)]
     return start / 2 + path
 
 

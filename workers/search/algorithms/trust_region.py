@@ -6,7 +6,7 @@ Schweiger et al. 2026, arXiv 2603.14504, algorithm 1:
 2. k regions of one size have the best k of them as centres, the best first;
 3. a round's B proposals are shared out over the regions, each within its own;
 4. a region whose proposals beat its centre three times in a row grows by half, one whose proposals fail three times in
-   a row shrinks as much; one that would shrink below the least size starts again at the first;
+   a row shrinks by as much; one that would shrink from the least size starts again at the first;
 5. the centres become the best k of *all* candidates so far, wherever they came from; go on with 3.
 
 Regions are places in that order: a region's size stays with its rank while centres come and go, as in the algorithm.
@@ -17,13 +17,15 @@ that the centre lies on (see zero_order.py), so that a proposal keeps the centre
 step through the box adds to it. In d dimensions the box's proposals lie about l sqrt(p d / 12) from the centre, that is
 at an angle of arctan(l sqrt(p / 12)) for a centre of norm sqrt(d). So size is an angle here, `radius`; a box of side l
 answers to the radius l / sqrt(12); and the spread of p over the box's scales is that of the proposals' angles,
-`radius` times U(LEAST_SHARE, 1). What has no counterpart are the masks: a cap's proposals change all dimensions.
+`radius` times U(1/3, 1). What has no counterpart are the masks: a cap's proposals change all dimensions.
 
 And an addition: the round after a region started again, its share of the proposals is fresh noise. (In the algorithm
 that region differs from others by its size alone, as its centre is then set like all others.)
 
-The scaling axis is the number of rounds. Left open, regions and proposals grow with the budget in the proportions of
-the paper's experiments on images: 15 regions and 20 proposals for 400 candidates.
+The scaling axis is the number of rounds. Left open, proposals grow with the root of the budget, so that a larger one
+buys more rounds as well as larger ones, and there is a region for every three of them. That is fewer of both than the
+paper's 15 regions and 20 proposals for 400 candidates: where scores follow the noise, rounds count for more. The first
+radius is larger than the paper's as well, whose counts of three leave a short search no time to grow.
 
 Under an SDE the candidates of a centre share the noises of their way, so that they differ by their start alone.
 """
@@ -44,14 +46,12 @@ from sitsearch.workers.search.draws import uniform
 
 #: Decimals of a neighbour's cosine: machines that differ in the last bit of theirs propose the same.
 PLACES = 9
-#: The least angle of a proposal, as a share of its region's radius.
-LEAST_SHARE = 0.1
-#: Fewest fresh noises at first, most of them in a round, and bounds of what a budget buys.
+#: The least angle of a proposal, as a share of its region's radius: about the root of the paper's least p.
+LEAST_SHARE = 1 / 3
+#: Fewest fresh noises at first, and most of them in a round.
 FEWEST_FRESH, MOST_FRESH = 4, 256
-MOST_REGIONS = 64
-FEWEST_PROPOSALS, MOST_PROPOSALS = 4, 128
-#: Candidates of the budget for one region, and for one proposal of a round.
-FOR_REGION, FOR_PROPOSAL = 27, 20
+#: Bounds of a round's proposals that a budget buys, and how many there are for a region.
+FEWEST_PROPOSALS, MOST_PROPOSALS, FOR_REGION = 4, 32, 3
 
 
 class TrustRegionOptions(base.Options):
@@ -64,9 +64,11 @@ class TrustRegionOptions(base.Options):
         None, ge=1, le=1024, description="B, proposals of a round; null: by the budget (paper: 20 for 400 candidates)"
     )
     warmup: float = Field(0.2, ge=0, le=1, description="share of the candidates that are fresh noise, at first")
-    radius: float = Field(0.231, gt=0, le=math.pi / 2, description="first size of a region, an angle (paper: side 0.8)")
-    least_radius: float = Field(0.0144, gt=0, le=math.pi / 2, description="least size (paper: side 0.05)")
-    most_radius: float = Field(0.693, gt=0, le=math.pi / 2, description="greatest size (paper: side 2.4)")
+    radius: float = Field(
+        0.4, gt=0, le=math.pi / 2, description="first size of a region, an angle (paper: 0.231, a side of 0.8)"
+    )
+    least_radius: float = Field(0.0144, gt=0, le=math.pi / 2, description="least size (paper: a side of 0.05)")
+    most_radius: float = Field(0.693, gt=0, le=math.pi / 2, description="greatest size (paper: a side of 2.4)")
     growth: float = Field(1.5, ge=1, le=10, description="by how much a region grows or shrinks")
     successes: int = Field(3, ge=1, le=100, description="rounds with a gain in a row after which it grows")
     failures: int = Field(3, ge=1, le=100, description="rounds without in a row after which it shrinks")
@@ -201,9 +203,9 @@ class _Sizes(NamedTuple):
 
 def _sizes(allowance: base.Allowance, options: TrustRegionOptions) -> _Sizes:
     candidates = allowance.nfe // allowance.sampling.whole
-    bought = min(MOST_PROPOSALS, max(FEWEST_PROPOSALS, candidates // FOR_PROPOSAL))
+    bought = min(MOST_PROPOSALS, max(FEWEST_PROPOSALS, round(math.sqrt(candidates) / 2)))
     proposals = options.proposals or max(bought, options.regions or 1)
-    regions = options.regions or min(MOST_REGIONS, proposals, max(1, candidates // FOR_REGION))
+    regions = options.regions or max(1, proposals // FOR_REGION)
     return _Sizes(max(FEWEST_FRESH, round(options.warmup * candidates)), regions, proposals)
 
 

@@ -14,12 +14,12 @@ vector orthogonal to u. So lambda = |n| sqrt(2 - 2c).
 
 Three options go beyond the paper; its preset does without them. The walk begins at the best of `starts` fresh noises,
 so that it does not climb from a poor one. The distance is adaptive: the angle between pivot and neighbour grows by half
-after a gain and shrinks by 0.7 without one, which balances where about every second round gains. A walk can come to rest
-where no neighbour is better; `restart_after` then begins another, and what the first one found still competes, as the
-best of all walks is what is kept.
+after a gain and shrinks to 0.7 of itself without one, which balances where about every second round gains. A walk can
+come to rest where no neighbour is better; `restart_after` then begins another, and what the first one found still
+competes, as the best of all walks is what is kept.
 
 The scaling axis is the number of rounds. Left open, a quarter of the candidates that the budget buys are fresh noises,
-and the others form about as many rounds as each has neighbours.
+and the others form about four times as many rounds as each has neighbours: both grow with the budget's root.
 
 Under an SDE all candidates of a walk share the noises of their way from its first noise on, so that their scores differ
 by their start alone.
@@ -36,7 +36,6 @@ from pydantic import Field
 from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.jobs.recipe import Neighbor, Recipe
 from sitsearch.workers.search import base
-
 
 #: Decimals of a neighbour's cosine: machines that differ in the last bit of theirs propose the same.
 PLACES = 9
@@ -58,7 +57,7 @@ class ZeroOrderOptions(base.Options):
         0.95,
         gt=-1,
         lt=1,
-        description="c, between pivot and neighbour, at first if steps adapt; lambda is sqrt(2 - 2c) of the pivot's norm",
+        description="c, between pivot and neighbour, the first if steps adapt; lambda is sqrt(2 - 2c) pivot norms",
     )
     starts: int | None = Field(
         None,
@@ -148,7 +147,7 @@ def _sizes(allowance: base.Allowance, options: ZeroOrderOptions) -> tuple[int, i
     candidates = allowance.nfe // allowance.sampling.whole
     starts = options.starts or min(MOST_STARTS, max(1, int(STARTS * candidates)))
     left = max(1, candidates - starts)
-    rounds = round(math.sqrt(left))
+    rounds = round(2 * math.sqrt(left))
     neighbors = options.neighbors or min(MOST_NEIGHBORS, max(FEWEST_NEIGHBORS, math.ceil(left / rounds)))
     return starts, neighbors
 

@@ -130,7 +130,7 @@ def _job(rounds: int) -> Job:
             "condition": {"class": "Q"},
             "budget": {"nfe": STEPS * (NEIGHBORS * rounds + 1)},
             "verifier": "classifier",
-            "search": {"algorithm": "zero_order", "neighbors": NEIGHBORS},
+            "search": {"algorithm": "zero_order", "preset": "paper", "neighbors": NEIGHBORS},
             "sampler": {"method": "euler", "steps": STEPS},
         }
     )

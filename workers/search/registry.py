@@ -22,6 +22,7 @@ from sitsearch.workers.search.algorithms.random_search import RandomSearch
 from sitsearch.workers.search.algorithms.rollover import Rollover
 from sitsearch.workers.search.algorithms.successive_halving import SuccessiveHalving
 from sitsearch.workers.search.algorithms.tree import TreeSearch
+from sitsearch.workers.search.algorithms.trust_region import TrustRegionSearch
 from sitsearch.workers.search.algorithms.zero_order import ZeroOrderSearch
 from sitsearch.workers.search.base import Options, Search
 
@@ -59,6 +60,7 @@ ALGORITHMS: dict[str, Search[Any]] = _with_plugins(
         Rollover(),
         SuccessiveHalving(),
         TreeSearch(),
+        TrustRegionSearch(),
     )
 )
 

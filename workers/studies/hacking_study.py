@@ -57,7 +57,7 @@ def search_by(
             "budget": {"nfe": candidates * steps},
             "verifier": choice,
             "auditors": AUDITORS,
-            "search": {"algorithm": "zero_order", "neighbors": NEIGHBORS},
+            "search": {"algorithm": "zero_order", "preset": "paper", "neighbors": NEIGHBORS},
             "sampler": {"method": "euler", "steps": steps, "guidance": 1.0},
             "seed": seed,
         }

@@ -85,7 +85,7 @@ def job(rounds: int = 4, **fields: Any) -> Job:
     budget = STEPS * (NEIGHBORS * rounds + 1)
     defaults: dict[str, Any] = {
         "budget": {"nfe": budget},
-        "search": {"algorithm": "zero_order", "neighbors": NEIGHBORS},
+        "search": {"algorithm": "zero_order", "preset": "paper", "neighbors": NEIGHBORS},
         "sampler": EULER,
         "seed": 3,
     }

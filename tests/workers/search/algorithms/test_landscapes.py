@@ -1,7 +1,8 @@
-"""Zero-order search against random search where neighbours are alike, and where they are not, on real start noises."""
+"""Searches of the start noise against random search where neighbours are alike, and where not, on real start noises."""
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable
 
@@ -11,20 +12,29 @@ from torch import Tensor
 
 from sitsearch.models.noise import gaussian, neighbor
 from sitsearch.workers.jobs.recipe import Neighbor, Recipe
-from tests.workers.search.toy import evaluate, request, rugged, start
+from sitsearch.workers.search.algorithms.trust_region import TrustRegionState
+from sitsearch.workers.search.registry import ALGORITHMS
+from sitsearch.workers.search.runs.run import SearchRun
+from tests.workers.search.toy import evaluate, first_state, request, rugged, start
 
 SHAPE = (1, 8, 8)
 CANDIDATES, SEEDS = 64, 40
+WALKS = pytest.mark.parametrize("name", ["zero_order", "trust_region"])
 Score = Callable[[Recipe], float]
 
 
 def noise(recipe: Recipe) -> Tensor:
     """The start noise that the engine would make of a recipe."""
-    x = gaussian(recipe.seed, recipe.round, recipe.index, SHAPE)
-    for op in recipe.noise.ops:
-        assert isinstance(op, Neighbor)
-        x = neighbor(x, op.cosine, recipe.seed, op.round, op.index)
-    return x
+    return _noise(recipe.noise)
+
+
+@functools.lru_cache(maxsize=4096)
+def _noise(recipe: Recipe) -> Tensor:
+    if not recipe.ops:
+        return gaussian(recipe.seed, recipe.round, recipe.index, SHAPE)
+    op = recipe.ops[-1]
+    assert isinstance(op, Neighbor)
+    return neighbor(_noise(recipe.prefix(len(recipe.ops) - 1)), op.cosine, recipe.seed, op.round, op.index)
 
 
 def smooth(recipe: Recipe) -> float:
@@ -32,30 +42,85 @@ def smooth(recipe: Recipe) -> float:
     return float(noise(recipe).sum()) / noise(recipe).numel() ** 0.5
 
 
-def bests(name: str, score: Score) -> list[float]:
+def wavy(recipe: Recipe) -> float:
+    """A cosine of each dimension: smooth, with many a top."""
+    return float((2 * noise(recipe)).cos().sum()) / noise(recipe).numel() ** 0.5
+
+
+def bowl(recipe: Recipe) -> float:
+    """How near the first four dimensions are to a point: soon only small steps gain."""
+    return -float((noise(recipe).flatten()[:4] - 1).norm())
+
+
+def downhill(recipe: Recipe) -> float:
+    """White noise of the fresh noise, and every step away from it is a loss."""
+    return rugged(recipe.noise.prefix(0)) - len(recipe.noise.ops)
+
+
+def finished(name: str, score: Score, seed: int, candidates: int = CANDIDATES, **options: object) -> SearchRun:
+    """A search driven to its end; a candidate takes 10 NFE."""
+    run = start(request(name, nfe=candidates * 10, seed=seed, search={"algorithm": name, **options}))
+    while proposals := run.ask():
+        run.tell(evaluate(proposals, score=score))
+    return run
+
+
+def bests(name: str, score: Score, candidates: int = CANDIDATES, **options: object) -> list[float]:
     """The best score of each of `SEEDS` searches with the same NFE."""
-    found = []
-    for seed in range(SEEDS):
-        run = start(request(name, nfe=CANDIDATES * 10, seed=seed))
-        while proposals := run.ask():
-            run.tell(evaluate(proposals, score=score))
-        found.append(run.result().images[0].score)
-    return found
+    runs = (finished(name, score, seed, candidates, **options) for seed in range(SEEDS))
+    return [run.result().images[0].score for run in runs]
 
 
 def standard_error(values: list[float]) -> float:
     return statistics.stdev(values) / len(values) ** 0.5
 
 
-def test_on_a_smooth_landscape_zero_order_search_beats_random_search() -> None:
-    walk, draws = bests("zero_order", smooth), bests("random", smooth)
-    assert statistics.fmean(walk) > statistics.fmean(draws) + 5 * (standard_error(walk) + standard_error(draws))
+def gain(ours: list[float], others: list[float]) -> float:
+    """By how many of the standard errors, added up, the first are better."""
+    return (statistics.fmean(ours) - statistics.fmean(others)) / (standard_error(ours) + standard_error(others))
 
 
-def test_on_a_rugged_landscape_it_does_not() -> None:
-    walk, draws = bests("zero_order", rugged), bests("random", rugged)
-    difference = statistics.fmean(walk) - statistics.fmean(draws)
-    assert abs(difference) < 2 * (standard_error(walk) + standard_error(draws))
+@WALKS
+@pytest.mark.parametrize("score", [smooth, wavy, bowl])
+def test_where_neighbours_are_alike_a_walk_beats_random_search(name: str, score: Score) -> None:
+    assert gain(bests(name, score), bests("random", score)) > 4
+
+
+def test_so_does_the_walk_of_the_paper() -> None:
+    assert gain(bests("zero_order", smooth, preset="paper"), bests("random", smooth)) > 4
+
+
+@WALKS
+def test_where_they_are_not_it_is_random_search(name: str) -> None:
+    """Every candidate is one more independent draw, wherever it lies."""
+    assert abs(gain(bests(name, rugged), bests("random", rugged))) < 2
+
+
+@pytest.mark.parametrize(("name", "candidates"), [("zero_order", 64), ("trust_region", 80)])
+def test_where_every_step_is_a_loss_it_still_finds_what_its_fresh_share_does(name: str, candidates: int) -> None:
+    """A quarter or a fifth of the candidates: here the 16 noises that a random search draws first."""
+    assert bests(name, downhill, candidates) == bests("random", downhill, 16)
+
+
+def test_steps_that_adapt_come_closer_to_a_top_than_fixed_ones() -> None:
+    adaptive, fixed = (bests("zero_order", bowl, 160, neighbors=4, step=step) for step in ("adaptive", "fixed"))
+    assert gain(adaptive, fixed) > 3
+
+
+def test_regions_shrink_where_small_steps_gain_and_grow_where_large_ones_do() -> None:
+    """In 100 candidates; the mean of the first region's size at the end."""
+
+    def size(score: Score) -> float:
+        search, found = ALGORITHMS["trust_region"], []
+        for seed in range(SEEDS):
+            state = first_state(request("trust_region", nfe=1000, seed=seed))
+            while proposals := search.ask(state):
+                state = search.tell(state, proposals, evaluate(proposals, score=score))
+            assert isinstance(state, TrustRegionState)
+            found.append(state.regions[0].radius)
+        return statistics.fmean(found)
+
+    assert size(bowl) < 0.4 < size(smooth)
 
 
 @pytest.mark.parametrize("cosine", [0.99, 0.95, 0.5, -0.5])

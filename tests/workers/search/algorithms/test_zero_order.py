@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from pydantic import ValidationError
 
 from sitsearch.workers.jobs.recipe import Integrate, Neighbor, Recipe
-from sitsearch.workers.search.algorithms.zero_order import ZeroOrderState
+from sitsearch.workers.search.algorithms.zero_order import ZeroOrderOptions, ZeroOrderState
 from sitsearch.workers.search.registry import ALGORITHMS
-from tests.workers.search.toy import evaluate, finish, first_state, request, start, states
+from tests.workers.search.toy import allowance_of, evaluate, finish, first_state, request, start, states
 
 SEARCH = ALGORITHMS["zero_order"]
+PAPER = {"algorithm": "zero_order", "preset": "paper"}
 
 
 def first(nfe: int = 400, **options: object) -> ZeroOrderState:
-    """The state before the first pivot; a candidate takes 10 NFE."""
+    """The state before the first pivot of the paper's walk, but for `options`; a candidate takes 10 NFE."""
+    options = {"preset": "paper"} | options
     state = first_state(request("zero_order", nfe=nfe, search={"algorithm": "zero_order", **options}))
     assert isinstance(state, ZeroOrderState)
     return state
@@ -76,7 +80,7 @@ def test_the_best_of_all_walks_is_the_result() -> None:
         """The first walk ends at 9; no later one comes so far."""
         return found.setdefault(recipe, min(len(found), 9) if recipe.round == 0 else -1.0)
 
-    run = start(request("zero_order", nfe=600, search={"algorithm": "zero_order", "restart_after": 1}))
+    run = start(request("zero_order", nfe=600, search=PAPER | {"restart_after": 1}))
     while proposals := run.ask():
         run.tell(evaluate(proposals, run.phase, score))
     assert len({recipe.round for recipe in found}) > 2
@@ -84,7 +88,7 @@ def test_the_best_of_all_walks_is_the_result() -> None:
 
 
 def test_the_last_round_is_cut_to_what_fits() -> None:
-    run = start(request("zero_order", nfe=79))
+    run = start(request("zero_order", nfe=79, search=PAPER))
     sizes = []
     while proposals := run.ask():
         sizes.append(len(proposals))
@@ -93,13 +97,81 @@ def test_the_last_round_is_cut_to_what_fits() -> None:
 
 
 def test_under_an_sde_a_walk_changes_the_start_noise_alone() -> None:
-    asked = request("zero_order", sampler={"method": "euler_maruyama"}, search={"algorithm": "zero_order"})
+    asked = request("zero_order", sampler={"method": "euler_maruyama"}, search=PAPER)
     draws = {op for state in states(asked) for p in SEARCH.ask(state) for op in p.recipe.ops if op.op == "integrate"}
     assert len(draws) == 1
 
 
-@pytest.mark.parametrize("option", [{"neighbors": 0}, {"cosine": 1.0}, {"cosine": -1.0}, {"restart_after": 0}])
-def test_options_out_of_range_are_refused(option: dict[str, float]) -> None:
+def cosines(state: ZeroOrderState) -> set[float]:
+    """Of the neighbours that are asked for next, with their pivot."""
+    return {op.cosine for p in SEARCH.ask(state) for op in p.recipe.noise.ops[-1:] if isinstance(op, Neighbor)}
+
+
+def test_a_walk_begins_at_the_best_of_its_starts() -> None:
+    state = first(starts=3)
+    fresh = SEARCH.ask(state)
+    assert [p.recipe.noise for p in fresh] == [Recipe(seed=5, round=0, index=index) for index in range(3)]
+    state = tell(state, 0.0, 0.2, 0.1)
+    assert [p.recipe.noise.prefix(0) for p in SEARCH.ask(state)] == [fresh[1].recipe.noise] * 4
+
+
+def test_an_adaptive_step_grows_by_half_after_a_gain_and_shrinks_to_seven_tenths_without() -> None:
+    state = tell(first(step="adaptive"), 0.0)
+    angle = math.acos(0.95)
+    assert cosines(state) == {0.95}
+    for score, factor in ((1.0, 1.5), (0.0, 0.7), (0.0, 0.7), (2.0, 1.5)):
+        state, angle = tell(state, score, 0.0, 0.0, 0.0), factor * angle
+        assert cosines(state) == {round(math.cos(angle), 9)}
+
+
+def test_an_adaptive_step_stays_within_bounds() -> None:
+    better = worse = tell(first(nfe=4000, step="adaptive"), 0.0)
+    for score in range(1, 20):
+        better, worse = tell(better, score, 0, 0, 0), tell(worse, -1, -1, -1, -1)
+    assert (better.angle, worse.angle) == (math.pi / 2, 0.05)
+    beyond = tell(tell(first(step="adaptive", cosine=-0.5), 0.0), 1.0, 0.0, 0.0, 0.0)
+    assert beyond.angle == math.acos(-0.5)
+
+
+def test_a_restart_begins_at_the_first_step_again() -> None:
+    state = tell(tell(first(step="adaptive", restart_after=1), 0.0), 1.0, 0.0, 0.0, 0.0)
+    assert cosines(state) != {0.95}
+    state = tell(tell(state, 0.0, 0.0, 0.0, 0.0), 0.5, 0.0, 0.0, 0.0)
+    assert cosines(state) == {0.95}
+
+
+def test_a_fixed_step_stays() -> None:
+    state = tell(first(), 0.0)
+    for score in (1.0, 0.0, 2.0):
+        state = tell(state, score, 0.0, 0.0, 0.0)
+        assert cosines(state) == {0.95}
+
+
+@pytest.mark.parametrize(
+    ("candidates", "chosen"), [(1, (1, 2)), (5, (1, 2)), (24, (6, 3)), (100, (25, 5)), (10_000, (256, 32))]
+)
+def test_what_is_open_is_what_the_budget_buys(candidates: int, chosen: tuple[int, int]) -> None:
+    allowance = allowance_of(request("zero_order", nfe=10 * candidates))
+    options = ZeroOrderOptions()
+    assert SEARCH.chosen(allowance, options) == dict(zip(("starts", "neighbors"), chosen, strict=True))
+    assert SEARCH.chosen(allowance, ZeroOrderOptions(starts=1)).keys() == {"neighbors"}
+    assert SEARCH.chosen(allowance, ZeroOrderOptions.model_validate(SEARCH.paper)) == {}
+    sizes = [len(SEARCH.ask(state)) for state in states(request("zero_order", nfe=10 * candidates))]
+    assert sizes[0] == chosen[0] and all(size == chosen[1] for size in sizes[1:-2]) and sum(sizes) == candidates
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"neighbors": 0},
+        {"cosine": 1.0},
+        {"cosine": -1.0},
+        {"starts": 0},
+        {"step": "large"},
+        {"restart_after": 0},
+    ],
+)
+def test_options_out_of_range_are_refused(option: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(option))):
         first(**option)
 

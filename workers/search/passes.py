@@ -7,7 +7,7 @@ that an algorithm works at is that of the images wanted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from sitsearch.workers.jobs.job import Candidate
@@ -15,6 +15,10 @@ from sitsearch.workers.search.base import Allowance, Proposal, State, advance
 
 #: Plain trajectories that are proposed together.
 PLAIN_ROUND = 16
+#: A budget is split over equal passes, which may be larger than an algorithm's cap by this part of it, in percent.
+SLACK = 10
+#: What `Search.chosen` says of a budget that buys no pass.
+NO_PASS: Mapping[str, Any] = {"passes": "none fits: random search"}
 
 
 class PassState(State):
@@ -33,6 +37,16 @@ class PassState(State):
         """
         return self.left - max(0, self.allowance.keep - self.finished - finishing) * self.sampling.whole
 
+    def share(self, most: int) -> int:
+        """NFE of the next pass, where room is split over the fewest equal passes of about `most` NFE at most.
+
+        For passes that end in one finished candidate each, and cost a whole trajectory or more.
+        """
+        passes, wanted = 1, self.allowance.keep - self.finished
+        while passes < wanted and equal_part(self.room(passes), most, passes) < self.room(passes) // passes:
+            passes += 1  # and so many candidates fewer need be kept aside for
+        return equal_part(self.room(passes), most, passes)
+
     def plain(self) -> tuple[Proposal, ...]:
         """Trajectories from fresh noise to the end, as many as fit, at most `PLAIN_ROUND`."""
         count, end = min(PLAIN_ROUND, self.left // self.sampling.whole), self.sampling.to_end
@@ -42,6 +56,12 @@ class PassState(State):
 
 
 P = TypeVar("P", bound=PassState)
+
+
+def equal_part(room: int, most: int, least: int = 1) -> int:
+    """`room` NFE over the fewest equal passes of about `most` NFE at most, but over `least` passes or more."""
+    limit = most + most * SLACK // 100
+    return room // max(least, -(-room // limit))
 
 
 def least_plain(allowance: Allowance) -> int:

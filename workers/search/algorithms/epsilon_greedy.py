@@ -10,14 +10,15 @@ Two departures. The first round of a step is all fresh, where the code nudges a 
 pivot's score competes with the round's (as in zero-order search; it costs nothing), where the code takes the last
 round's best even if an earlier one was better.
 
-The scaling axis is K: one trajectory is searched with as many rounds a step as the budget buys, up to `rounds`; what
-the budget has beyond that goes to further passes. An NFE buys one proposal, for the field at the step's start is known.
+The scaling axis is K: one trajectory is searched with as many rounds a step as the budget buys. It ends where passes
+stop gaining; what the budget has beyond that goes to further passes, all of them equal. An NFE buys one proposal, for
+the field at the step's start is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -25,14 +26,19 @@ from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.jobs.recipe import Integrate, Nudge, Recipe
 from sitsearch.workers.search import base
 from sitsearch.workers.search.draws import uniform
-from sitsearch.workers.search.passes import PassState, advance_pass, least_plain
+from sitsearch.workers.search.passes import NO_PASS, PassState, advance_pass, least_plain
+
+#: Passes are capped near where they stop gaining: at about so many rounds a step, the paper's K.
+ROUNDS_CAP = 20
 
 
 class EpsilonGreedyOptions(base.Options):
     """Options of epsilon-greedy search, in the paper's words; steps outside the band get one round."""
 
     noises: int = Field(4, ge=1, le=256, description="N, noises of a round")
-    rounds: int = Field(20, ge=1, le=1000, description="K, rounds of a step, if the budget buys them")
+    rounds: int | None = Field(
+        None, ge=1, le=1000, description="K, rounds of a step, if the budget buys them; none: as many as it buys"
+    )
     eps: float = Field(0.4, ge=0, le=1, description="probability of a fresh noise")
     lam: float = Field(0.15, ge=0, le=2, description="largest change of the pivot, in units of sqrt(d)")
     band_from: float = Field(0.0, ge=0, le=1, description="from here steps get K rounds, as a fraction of the steps")
@@ -45,6 +51,7 @@ class EpsilonGreedyState(PassState):
     Attributes:
         parent: the trajectory's start noise and the steps taken so far; None between passes.
         pivot: the best way yet of taking the next step; None before the step's first round.
+        pool: NFE that the pass may still spend.
         rounds, size: rounds that this step gets, and the noises of each.
         done: rounds of it that were told.
     """
@@ -52,6 +59,7 @@ class EpsilonGreedyState(PassState):
     options: EpsilonGreedyOptions
     parent: Recipe | None = None
     pivot: base.Scored | None = None
+    pool: int = 0
     rounds: int = 0
     size: int = 0
     done: int = 0
@@ -65,13 +73,16 @@ class EpsilonGreedy:
     reference: ClassVar[str] = "Ramesh and Mardani 2025, arXiv 2506.03164"
     stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = True
-    paper: ClassVar[Mapping[str, Any]] = {}
+    paper: ClassVar[Mapping[str, Any]] = {"noises": 4, "rounds": 20, "eps": 0.4, "lam": 0.15}
     Options: ClassVar[type[base.Options]] = EpsilonGreedyOptions
     State: ClassVar[type[base.State]] = EpsilonGreedyState
 
     def chosen(self, allowance: base.Allowance, options: EpsilonGreedyOptions) -> Mapping[str, Any]:
-        """No option is open."""
-        return {}
+        """The rounds of the first pass's first step in the band, if the option is open."""
+        if options.rounds is not None:
+            return {}
+        first = _first(self.init(allowance, options))
+        return NO_PASS if first is None else {"rounds": first.rounds}
 
     def least(self, allowance: base.Allowance, options: EpsilonGreedyOptions) -> int:
         """As many plain trajectories as are wanted."""
@@ -84,9 +95,7 @@ class EpsilonGreedy:
     def ask(self, state: EpsilonGreedyState) -> tuple[base.Proposal, ...]:
         """A round of the step under way, the last step, or the start noise of another trajectory."""
         if state.parent is None:
-            start = state.propose(0, state.fresh(0))
-            fits = _allot(state.model_copy(update={"parent": start.recipe}), state.room(1) - start.nfe) is not None
-            return (start,) if fits else state.plain()
+            return state.plain() if _first(state) is None else (_start(state),)
         known = len(state.parent.ops)
         if known == state.sampling.steps - 1:
             end = state.sampling.to_end(state.parent.time, round=state.round)
@@ -100,7 +109,8 @@ class EpsilonGreedy:
         self, state: EpsilonGreedyState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]
     ) -> EpsilonGreedyState:
         """Move the pivot to the round's best if that is better; take the step after its last round."""
-        told = advance_pass(state, proposals, candidates)
+        pool = (_pass(state) if state.parent is None else state.pool) - sum(proposal.nfe for proposal in proposals)
+        told = advance_pass(state, proposals, candidates, pool=pool)
         best = max(candidates, key=base.score_of)  # the first of equals
         if best.recipe.finished:
             return told.model_copy(update={"parent": None})
@@ -114,36 +124,74 @@ class EpsilonGreedy:
         return told.model_copy(update={"pivot": pivot, "done": state.done + 1})
 
 
+class _Allotment(NamedTuple):
+    """Rounds of every step in the band, and noises of a round."""
+
+    rounds: int
+    size: int
+
+
+def _start(state: EpsilonGreedyState) -> base.Proposal:
+    """The start noise of another trajectory."""
+    return state.propose(0, state.fresh(0))
+
+
+def _pass(state: EpsilonGreedyState) -> int:
+    """NFE of the next pass, if one fits."""
+    options, sampling, start = state.options, state.sampling, _start(state)
+    if options.rounds is not None:
+        return state.room(1)
+    steps = range(sampling.steps - 1)
+    rounds = sum(ROUNDS_CAP if _banded(state, step) else 1 for step in steps)
+    unit, end = _costs(state, start.recipe)
+    return state.share(start.nfe + rounds * options.noises * unit + end)
+
+
+def _first(state: EpsilonGreedyState) -> _Allotment | None:
+    """What the steps of the next pass get; None if none fits, and plain trajectories are made."""
+    start = _start(state)
+    return _allot(state.model_copy(update={"parent": start.recipe}), _pass(state) - start.nfe)
+
+
 def _begin_step(state: EpsilonGreedyState, parent: Recipe) -> EpsilonGreedyState:
     """The state before the first round of the step that follows `parent`."""
     state = state.model_copy(update={"parent": parent, "pivot": None, "done": 0})
-    rounds, size = _allot(state, state.room(1)) or (1, 1)
-    return state.model_copy(update={"rounds": rounds, "size": size})
+    rounds, size = _allot(state, state.pool) or (1, 1)
+    return state.model_copy(update={"rounds": rounds if _banded(state, len(parent.ops)) else 1, "size": size})
 
 
-def _allot(state: EpsilonGreedyState, room: int) -> tuple[int, int] | None:
-    """Rounds of the step that follows `state.parent`, and noises of a round; None if `room` is less than two for each.
+def _allot(state: EpsilonGreedyState, pool: int) -> _Allotment | None:
+    """What the step that follows `state.parent`, and all that follow, get; None if `pool` is less than two for each.
 
     Args:
-        room: NFE for this step and all that follow. It is shared out evenly over the steps in the band, once those
-            outside it have a round each.
+        pool: NFE for them. It is shared out evenly over the steps in the band, once those outside it have a round each.
     """
-    options, sampling, parent = state.options, state.sampling, state.parent
+    options, parent = state.options, state.parent
     assert parent is not None
-    step, last = len(parent.ops), sampling.steps - 1
-    if step >= last:
+    steps = range(len(parent.ops), state.sampling.steps - 1)
+    if not steps:
         return None
-    child = parent.then(_fresh_step(state, 0))
-    unit = sampling.cost(child, step, evaluated=True)
-    room -= sampling.cost(child.then(sampling.to_end(sampling.time(last))), step + 1, evaluated=True)
-    size = min(options.noises, room // (unit * (last - step)))
+    unit, end = _costs(state, parent)
+    pool -= end
+    size = min(options.noises, pool // (unit * len(steps)))
     if size < min(2, options.noises):
         return None
-    banded = [options.band_from <= i / sampling.steps <= options.band_to for i in range(step, last)]
-    if not banded[0]:
-        return 1, size
-    rounds = (room // unit - size * banded.count(False)) // (size * banded.count(True))
-    return min(options.rounds, rounds), size
+    banded = sum(_banded(state, step) for step in steps)
+    rounds = (pool // unit - size * (len(steps) - banded)) // (size * banded) if banded else 1
+    return _Allotment(rounds if options.rounds is None else min(options.rounds, rounds), size)
+
+
+def _banded(state: EpsilonGreedyState, step: int) -> bool:
+    """The step gets K rounds."""
+    return state.options.band_from <= step / state.sampling.steps <= state.options.band_to
+
+
+def _costs(state: EpsilonGreedyState, parent: Recipe) -> tuple[int, int]:
+    """NFE of a proposal for the step that follows `parent`, and of the last step."""
+    sampling, step = state.sampling, len(parent.ops)
+    child = parent.then(_fresh_step(state.model_copy(update={"parent": parent}), 0))
+    end = child.then(sampling.to_end(sampling.time(sampling.steps - 1)))
+    return sampling.cost(child, step, evaluated=True), sampling.cost(end, step + 1, evaluated=True)
 
 
 def _step(state: EpsilonGreedyState, index: int) -> Integrate:

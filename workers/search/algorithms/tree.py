@@ -15,7 +15,14 @@ from its neighbours. Values are in units of the standard deviation of the tree's
 serve every verifier (Schmoecker et al. 2025, arXiv 2510.21275, on scaling c so). And `batch` leaves are rolled out
 together: one that is under way counts as a visit, but has no value yet.
 
-The scaling axis is the number of rollouts; any number is a result. Only final images are scored.
+The scaling axis is the number of rollouts; any number is a result. Only final images are scored. For n rollouts, as
+many as the budget buys of whole ones, C is such that the root has
+
+    C n^alpha = min(n / 2, 2 sqrt(n))
+
+children: half of the rollouts are of fresh noise up to n = 16, a third at n = 36, and of more ever fewer. Within the
+tree C is 1/2, so that it grows deep before it grows broad. Rollouts that start there cost less, and so are more than
+these counts say.
 """
 
 from __future__ import annotations
@@ -36,6 +43,11 @@ from sitsearch.workers.search.draws import choose, softmax, uniform
 from sitsearch.workers.search.passes import PassState, advance_pass, least_plain
 from sitsearch.workers.search.sampling import Sampling
 
+#: Most leaves that the budget lets be rolled out together.
+MOST_TOGETHER = 16
+#: C of states within the tree, where the budget chooses: a state gets its second child at its fifth visit.
+WITHIN = 0.5
+
 
 class TreeOptions(base.Options):
     """Options of diffusion tree search, in the paper's words."""
@@ -48,9 +60,19 @@ class TreeOptions(base.Options):
     selection: Literal["greedy", "boltzmann"] = Field("greedy", description="greedy is DTS*, boltzmann is DTS")
     lam: float = Field(2.0, gt=0, le=1e3, description="lambda, per standard deviation of the scores")
     exploration: float = Field(1.0, ge=0, le=1e3, description="c of DTS*, in standard deviations of the scores")
-    widening: float = Field(1.0, gt=0, le=1e3, description="C of progressive widening")
+    widening: float | None = Field(
+        None,
+        gt=0,
+        le=1e3,
+        description="C of progressive widening; none: at the root what the budget buys, within the tree 1/2",
+    )
     widening_power: float = Field(0.5, ge=0, le=1, description="alpha of progressive widening")
-    batch: int = Field(4, ge=1, le=256, description="leaves rolled out together; the paper's algorithm is 1")
+    batch: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="leaves rolled out together, the paper's algorithm is 1; none: an eighth of the rollouts, to 16",
+    )
     tree_size: int = Field(1000, ge=1, le=10_000, description="rollouts after which another tree is begun")
 
     @model_validator(mode="after")
@@ -89,13 +111,16 @@ class TreeSearch:
     reference: ClassVar[str] = "Jain et al. 2025, arXiv 2506.20701"
     stochastic: ClassVar[bool] = True
     exact: ClassVar[bool] = False
-    paper: ClassVar[Mapping[str, Any]] = {}
+    #: The tree branches at every step of up to a hundred.
+    paper: ClassVar[Mapping[str, Any]] = {"levels": tuple(step / 100 for step in range(100)), "batch": 1}
     Options: ClassVar[type[base.Options]] = TreeOptions
     State: ClassVar[type[base.State]] = TreeState
 
     def chosen(self, allowance: base.Allowance, options: TreeOptions) -> Mapping[str, Any]:
-        """No option is open."""
-        return {}
+        """C of the root and the batch, for the rollouts that the budget buys."""
+        widths = _widths(self.init(allowance, options))
+        found = {"widening": widths.root, "batch": widths.batch}
+        return {name: value for name, value in found.items() if getattr(options, name) is None}
 
     def least(self, allowance: base.Allowance, options: TreeOptions) -> int:
         """As many whole trajectories as are wanted; a rollout from within the tree costs less."""
@@ -119,6 +144,14 @@ class TreeSearch:
             new.append(Rollout(parent=parent, level=level, leaf=leaf))
         rollouts = (*state.rollouts, *new)
         return told.model_copy(update={"rollouts": rollouts if len(rollouts) < state.options.tree_size else ()})
+
+
+class Widths(NamedTuple):
+    """How wide the tree is: C at the root and within, and how many leaves are rolled out together."""
+
+    root: float
+    within: float
+    batch: int
 
 
 class Place(NamedTuple):
@@ -183,16 +216,25 @@ class Tree:
             parent = self._parents[parent]
         return leaf
 
-    def select(self, options: TreeOptions, seed: int, round: int, index: int) -> Place | None:
+    def select(
+        self, options: TreeOptions, widths: Widths, seed: int, round: int, index: int, least: int = -1
+    ) -> Place | None:
         """The state to draw another child from: the first on the way down that may have one; None is the root.
 
         On the last level that is every state: its children are images, and to visit one again tells nothing.
+
+        Args:
+            options: of the search.
+            widths: C of the root, and within the tree.
+            seed, round, index: name the draws of Boltzmann selection.
+            least: the first level whose states may be drawn from, -1 being the root's.
         """
         state = 0
         for level in range(self._depth):
-            allowed = math.ceil(options.widening * max(1, self.visits[state]) ** options.widening_power)
+            widening = widths.within if state else widths.root
+            allowed = math.ceil(widening * max(1, self.visits[state]) ** options.widening_power)
             known = [(value, c) for c in self.children[state] if (value := self.values[c]) is not None]
-            if len(self.children[state]) < allowed or not known:
+            if (level > least and len(self.children[state]) < allowed) or not known:
                 break
             if options.selection == "greedy":
                 log, bonus = math.log(self.visits[state]), options.exploration
@@ -214,23 +256,46 @@ def branching_steps(options: TreeOptions, sampling: Sampling) -> tuple[int, ...]
     return tuple(step for step in steps if step <= sampling.steps - 2)
 
 
+def _widths(state: TreeState) -> Widths:
+    """The options that say so, with what the budget chooses of those that are open."""
+    options, allowance = state.options, state.allowance
+    rollouts = min(options.tree_size, max(1, allowance.nfe // allowance.sampling.whole))
+    roots = min(rollouts / 2, 2 * math.sqrt(rollouts))
+    return Widths(
+        root=options.widening or roots / rollouts**options.widening_power,
+        within=options.widening or WITHIN,
+        batch=options.batch or min(MOST_TOGETHER, max(1, rollouts // 8)),
+    )
+
+
 def _batch(state: TreeState) -> tuple[base.Proposal, ...]:
-    """The next leaves."""
-    options, left = state.options, state.left
+    """The next leaves; where one from high up does not fit any more, one from deeper down that does."""
+    options, widths, left = state.options, _widths(state), state.left
     steps = branching_steps(options, state.sampling)
     tree = Tree(state.rollouts, len(steps), options.lam)
+    costs = _costs(state, steps)
     batch: list[base.Proposal] = []
-    for index in range(options.batch):
-        place = tree.select(options, state.allowance.seed, state.round, index)
-        start = state.fresh(index) if place is None else _state_at(state, steps, place)
-        recipe = start.then(*_finish(state, steps, -1 if place is None else place.level, index))
-        proposal = state.propose(index, recipe, known=len(start.ops))
-        if proposal.nfe > left:
+    for index in range(widths.batch):
+        least = next((level for level, cost in enumerate(costs, -1) if cost <= left), None)
+        if least is None:
             break
+        place = tree.select(options, widths, state.allowance.seed, state.round, index, least)
+        level = -1 if place is None else place.level
+        if level < least:
+            break
+        start = state.fresh(index) if place is None else _state_at(state, steps, place)
+        proposal = state.propose(index, start.then(*_finish(state, steps, level, index)), known=len(start.ops))
         left -= proposal.nfe
         tree.add(place)
         batch.append(proposal)
     return tuple(batch)
+
+
+def _costs(state: TreeState, steps: Sequence[int]) -> tuple[int, ...]:
+    """NFE of a rollout from the root, and from a state of each level: the deeper, the less."""
+    whole = state.fresh(0).then(*_finish(state, steps, -1, 0))
+    known = (sum(step > 0 for step in steps[: level + 1]) for level in range(len(steps)))
+    return (state.sampling.cost(whole), *(state.sampling.cost(whole, operations) for operations in known))
 
 
 def _place(state: TreeState, proposal: base.Proposal) -> Place | None:

@@ -6,10 +6,11 @@ import pytest
 
 from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.search.algorithms.epsilon_greedy import EpsilonGreedyState
+from sitsearch.workers.search.algorithms.epsilon_greedy import ROUNDS_CAP, EpsilonGreedyOptions, EpsilonGreedyState
 from sitsearch.workers.search.registry import ALGORITHMS
 from tests.workers.search.algorithms.brownian import gain, mean_best
-from tests.workers.search.toy import evaluate, request, rugged, states
+from tests.workers.search.algorithms.spending import spending
+from tests.workers.search.toy import evaluate, first_state, request, rugged, states
 
 SEARCH = ALGORITHMS["epsilon_greedy"]
 STEPS = 5
@@ -37,9 +38,30 @@ def test_the_budget_goes_to_one_trajectory_with_as_many_rounds_a_step_as_it_buys
 
 
 def test_what_is_beyond_the_full_rounds_goes_to_another_pass() -> None:
-    found = asked(2 * (1 + 4 * 80))
+    found = asked(2 * (1 + 4 * 80), rounds=20)
     assert [len(group) for group in by_step(found).values()] == [1, 80, 80, 80, 80, 1]
     assert found[-1].finished == 2 and found[-1].left == 0
+
+
+def test_beyond_the_cap_there_are_equal_passes() -> None:
+    full = 1 + 19 * 4 * ROUNDS_CAP
+    for nfe in (full // 3, 2 * full, 5 * full - 30):
+        spent, plain = spending("epsilon_greedy", nfe)
+        assert max(spent) - min(spent) <= 8 and max(spent) <= 1.1 * full
+        assert len(spent) == max(1, round(nfe / full)) and sum(spent) + plain > nfe - 20
+
+
+def test_the_plan_says_what_the_first_pass_does() -> None:
+    for nfe in (100, 1000, 7680):
+        state = first_state(request("epsilon_greedy", nfe=nfe, sampler={"steps": 20}))
+        proposals = SEARCH.ask(state)
+        after = SEARCH.tell(state, proposals, evaluate(proposals))
+        assert isinstance(after, EpsilonGreedyState)
+        assert SEARCH.chosen(state.allowance, EpsilonGreedyOptions()) == {"rounds": after.rounds}
+    assert SEARCH.chosen(state.allowance, EpsilonGreedyOptions(rounds=3)) == {}
+    small = first_state(request("epsilon_greedy", nfe=38, sampler={"steps": 20}))
+    assert SEARCH.chosen(small.allowance, EpsilonGreedyOptions()) == {"passes": "none fits: random search"}
+    assert SEARCH.ask(small)[0].recipe.finished
 
 
 def test_a_proposal_costs_one_evaluation_and_the_last_step_none() -> None:

@@ -8,7 +8,15 @@ from collections import Counter
 import pytest
 
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.search.algorithms.tree import Place, Rollout, Tree, TreeOptions, TreeState, branching_steps
+from sitsearch.workers.search.algorithms.tree import (
+    Place,
+    Rollout,
+    Tree,
+    TreeOptions,
+    TreeState,
+    Widths,
+    branching_steps,
+)
 from sitsearch.workers.search.base import Scored
 from sitsearch.workers.search.registry import ALGORITHMS
 from tests.workers.search.algorithms.brownian import gain, gauss
@@ -40,7 +48,8 @@ def test_visits_count_the_leaves_below() -> None:
 
 
 def test_the_root_has_as_many_children_as_progressive_widening_allows() -> None:
-    for state in states(request("tree_search", nfe=2000, search={"algorithm": "tree_search", "batch": 1}, **STEPS)):
+    search = {"algorithm": "tree_search", "batch": 1, "widening": 1.0}
+    for state in states(request("tree_search", nfe=2000, search=search, **STEPS)):
         assert isinstance(state, TreeState)
         visits = len(state.rollouts)
         children = sum(r.parent is None for r in state.rollouts)
@@ -59,14 +68,15 @@ def test_children_of_a_state_have_noises_of_their_own() -> None:
 
 
 def test_a_batch_of_leaves_is_spread_by_counting_those_under_way_as_visits() -> None:
-    proposals = SEARCH.ask(states(request("tree_search", nfe=1000, **STEPS))[1])
+    search = {"algorithm": "tree_search", "batch": 4, "widening": 1.0}
+    proposals = SEARCH.ask(states(request("tree_search", nfe=1000, search=search, **STEPS))[1])
     assert len(proposals) == 4 and len({p.recipe.noise for p in proposals}) > 1
 
 
 def test_it_goes_on_where_the_start_noise_is_good() -> None:
     """The score is that of the start noise: the best of them gets the most visits, under either selection."""
     for selection in ("greedy", "boltzmann"):
-        search = {"algorithm": "tree_search", "selection": selection, "lam": 5.0}
+        search = {"algorithm": "tree_search", "selection": selection, "lam": 5.0, "widening": 1.0, "batch": 4}
         state = first_state(request("tree_search", nfe=1500, search=search, **STEPS))
         worth = {}
         visits: Counter[Recipe] = Counter()
@@ -95,3 +105,36 @@ def test_levels_never_lie_before_the_last_step_whose_children_would_be_the_same(
 
 def test_it_finds_better_than_random_search_where_states_pass_on_their_worth() -> None:
     assert gain("tree_search") > 3
+
+
+def test_the_root_has_as_many_children_as_the_budget_says_and_the_plan_with_it() -> None:
+    for nfe, rollouts in ((80, 8), (160, 16), (360, 36), (2000, 200)):
+        asked = request("tree_search", nfe=nfe, search={"algorithm": "tree_search", "batch": 1}, **STEPS)
+        found = states(asked)
+        c = SEARCH.chosen(found[0].allowance, TreeOptions(batch=1))["widening"]
+        assert c * math.sqrt(rollouts) == pytest.approx(min(rollouts / 2, 2 * math.sqrt(rollouts)))
+        last = found[-1]
+        assert isinstance(last, TreeState) and len(last.rollouts) > rollouts
+        roots = sum(rollout.parent is None for rollout in last.rollouts)
+        assert roots == pytest.approx(c * math.sqrt(len(last.rollouts)), abs=1)
+
+
+def test_the_batch_is_an_eighth_of_the_rollouts_within_bounds() -> None:
+    for nfe, batch in ((80, 1), (240, 3), (1280, 16), (9000, 16)):
+        state = first_state(request("tree_search", nfe=nfe, **STEPS))
+        assert SEARCH.chosen(state.allowance, TreeOptions())["batch"] == batch == len(SEARCH.ask(state))
+    assert SEARCH.chosen(state.allowance, TreeOptions(batch=2, widening=1.0)) == {}
+
+
+def test_where_a_leaf_does_not_fit_a_deeper_one_that_does_is_rolled_out() -> None:
+    """The cheapest rollout takes the two last steps of ten."""
+    for nfe in (95, 316, 999):
+        last = states(request("tree_search", nfe=nfe, **STEPS))[-1]
+        assert last.left < 2
+
+
+def test_at_the_end_it_goes_down_to_the_first_level_that_still_fits() -> None:
+    tree = Tree([rollout(1.0), rollout(0.0)], depth=3, lam=1.0)
+    wide = Widths(root=9.0, within=9.0, batch=1)
+    assert tree.select(TreeOptions(), wide, 0, 0, 0) is None
+    assert [tree.select(TreeOptions(), wide, 0, 0, 0, least) for least in range(3)] == [Place(0, n) for n in range(3)]

@@ -88,7 +88,7 @@ def lines(names: list[str]) -> Iterator[tuple[str, str]]:
             rounds.append([candidate.id for candidate in run.kept])
 
         request = request_of(algorithm, extra)
-        conditions = [Condition(label) for label in request.condition.classes or (CLASS,)]  # type: ignore[arg-type]
+        conditions = [Condition(one.class_) for one in request.condition.each]  # type: ignore[arg-type]
         yield name, hashed(rounds, run_request(engine, verifiers, request, conditions=conditions, watch=watch))
     study = Study(engine, verifiers["classifier"], verifiers["auditor"], {"steps": STEPS, "guidance": 1.0}, 0.3)
     for name in names:

@@ -30,7 +30,8 @@ async def test_a_submitted_job_is_queued_and_found_by_its_links(http: httpx.Asyn
     job = answer.json()
     assert answer.headers["location"] == job["links"]["self"] == f"/jobs/{job['id']}"
     assert (job["status"], job["queue_position"], job["result"], job["error"]) == ("queued", 0, None, None)
-    assert job["request"]["condition"] == {"class": "Q", "classes": None, "prompt": None}
+    asked = {"class": "Q", "classes": None, "prompt": None, "prompts": None, "many": None}
+    assert job["request"]["condition"] == asked
     assert job["request"]["seed"] == 2**63 - 1
     assert job["progress"]["nfe_budget"] == 400 and job["progress"]["forwards_budget"] is None
     assert (await http.get(job["links"]["self"])).json() == job

@@ -16,7 +16,7 @@ def request_of(
     classes: Annotated[str | None, typer.Option(help="many classes, comma-separated: an image of each")] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(help="what to draw, in words; several: an image of each, or one for each of the classes, in order"),
+        typer.Option(help="what to draw, in words; several: an image of each, or one for each of the classes"),
     ] = None,
     per_condition: Annotated[int, typer.Option(help="images of each of many classes or prompts")] = 1,
     allocation: Annotated[
@@ -81,7 +81,7 @@ def takes_request(command: Callable[..., None]) -> Callable[..., None]:
 def _condition(class_: str | None, classes: list[str], prompts: list[str]) -> dict[str, Any]:
     if classes and prompts:
         if len(classes) != len(prompts):
-            raise typer.BadParameter(f"{len(prompts)} --prompt for {len(classes)} --classes: give one for each, or none")
+            raise typer.BadParameter(f"{len(prompts)} --prompt for {len(classes)} --classes: one for each, or none")
         many = [{"class": one, "prompt": prompt} for one, prompt in zip(classes, prompts, strict=True)]
         return _given({"class": class_, "many": many})
     several = {"prompts": prompts} if len(prompts) > 1 else {"prompt": prompts[0] if prompts else None}

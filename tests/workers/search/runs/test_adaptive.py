@@ -12,7 +12,6 @@ import pytest
 from sitsearch.workers.jobs.job import Candidate, Extension, Round
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.search.base import Proposal
-from sitsearch.workers.search.runs.adaptive import AdaptiveRun
 from sitsearch.workers.search.runs.allocation import Seen, allotted, expected_gain, floor_of, spreads
 from sitsearch.workers.search.runs.dry_run import make_plan
 from sitsearch.workers.search.runs.sets import ManyRun
@@ -76,8 +75,7 @@ def test_the_spread_ones_get_more_and_every_condition_its_floor() -> None:
         got = shares(log)
         assert min(got.values()) >= 5 and sum(got.values()) == 160  # a quarter of 20
         total += got
-    assert total[7] > total[6] > total[4] > total[0], total
-    assert total[0] < 10 * 10, "half of an even share, on average"
+    assert total[7] > 2 * total[0] and total[6] > total[5] > total[3] and total[7] > 10 * 30, total
 
 
 @pytest.mark.parametrize(
@@ -91,7 +89,6 @@ def test_the_floor_is_a_quarter_of_an_even_share(candidates: int, conditions: in
 @pytest.mark.parametrize("candidates", [8, 9, 16, 17, 100])
 def test_the_budget_is_spent_to_the_last_candidate_and_planned_exactly(candidates: int) -> None:
     run = run_of(candidates)
-    run.request.model_dump_json()
     log = drive(run)
     result = run.result()
     assert run.usage.nfe_search == WHOLE * candidates and result.stopped_by == "budget"

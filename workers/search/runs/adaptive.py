@@ -28,8 +28,8 @@ class AdaptiveRun(ManyRun):
     `stop.patience_nfe`, after so many NFE that bettered no image. The curve shows the mean score of the images.
 
     Attributes:
-        floor: the candidates that every condition gets unless it reached `stop.score`. It stays as it is when the run is
-            extended, and so does the size of a round.
+        floor: the candidates that every condition gets unless it reached `stop.score`. It stays as it is when the run
+            is extended, and so does the size of a round.
     """
 
     def __init__(self, request: GenerateRequest, method: SamplerOffer) -> None:

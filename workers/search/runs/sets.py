@@ -55,9 +55,7 @@ class ManyRun(WithAccounts, ABC):
             ("auditors", bool(request.auditors)),
         ):
             if wrong:
-                message = (
-                    "must be left out with many conditions: the search is random, by one verifier, an image a slot"
-                )
+                message = "must be left out with many conditions: their search is random, by one verifier"
                 raise Unsuitable(field, message)
         self.request, self.sampling, self.cap = request, sampling_of(request, method), cap(request)
         # Round after round through the conditions, so that a search that is cut short has some of each.

@@ -12,6 +12,7 @@ import pytest
 from sitsearch.workers.jobs.job import Candidate, Extension, Round
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.search.base import Proposal
+from sitsearch.workers.search.runs.adaptive import AdaptiveRun
 from sitsearch.workers.search.runs.allocation import Seen, allotted, expected_gain, floor_of, spreads
 from sitsearch.workers.search.runs.dry_run import make_plan
 from sitsearch.workers.search.runs.sets import ManyRun
@@ -134,6 +135,16 @@ def test_more_of_it_goes_to_those_that_lack_the_score() -> None:
     assert run.usage.nfe_search < WHOLE * 160
 
 
+def test_the_floor_passes_over_those_that_reached_the_score() -> None:
+    run = run_of(1200, conditions=60, stop={"score": 1.0})
+    first = run.ask()
+    run.tell(evaluate(first))
+    counts = Counter(proposal.condition for proposal in first)
+    reached = {p.condition for p, c in zip(first, evaluate(first), strict=True) if c.scores["toy"] >= 1.0}
+    assert isinstance(run, AdaptiveRun) and run.floor == 5 and len(first) == 128 and max(counts.values()) == 3
+    assert reached and not reached & {proposal.condition for proposal in run.ask()}
+
+
 def test_patience_ends_it_when_nothing_gets_better() -> None:
     run = run_of(2000, stop={"patience_nfe": 400})
     log = drive(run)
@@ -209,6 +220,13 @@ def test_where_nothing_tells_them_apart_they_take_turns(scores: tuple[float, ...
     assert allotted([seen_of(*scores)] * 3, 7, [True] * 3) == (0, 1, 2, 0, 1, 2, 0)
     assert allotted([seen_of(*scores)] * 3, 4, [True, False, True]) == (0, 2, 0, 2)
     assert allotted([seen_of(*scores)] * 3, 4, [False] * 3) == ()
+
+
+def test_a_round_is_not_all_for_the_most_promising() -> None:
+    lucky = (0.0, 1.0, -1.0, 0.5, -0.5, 3.0)  # well above what six draws are expected to come to
+    more, less = seen_of(*(1.05 * value for value in lucky)), seen_of(*lucky)
+    assert allotted([more, less], 1, [True] * 2) == (0,)
+    assert set(allotted([more, less], 12, [True] * 2)) == {0, 1}
 
 
 def test_the_cheaper_of_two_like_conditions_gets_more() -> None:

@@ -95,7 +95,7 @@ def lines(names: list[str]) -> Iterator[tuple[str, str]]:
             rounds.append([candidate.id for candidate in run.kept])
 
         request = request_of(algorithm, extra)
-        conditions = [Condition(label) for label in request.condition.classes or (CLASS,)]  # type: ignore[arg-type]
+        conditions = [Condition(one.class_) for one in request.condition.each]  # type: ignore[arg-type]
         yield name, hashed(rounds, run_request(engine, verifiers, request, conditions=conditions, watch=watch))
     task = replace(TASKS["classes"], sampler={"steps": STEPS, "guidance": 1.0})
     selector = Scorer(verifiers[task.selector], batch=SCORED)

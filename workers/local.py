@@ -53,7 +53,9 @@ def search(
     algorithm: str | Mapping[str, Any] = "random",
     budget: int | Mapping[str, Any] = 1000,
     *,
-    condition: Condition,
+    condition: Condition | Sequence[Condition],
+    per_condition: int = 1,
+    allocation: str = "uniform",
     sampler: Mapping[str, Any] | None = None,
     seed: int = 0,
     num_images: int = 1,
@@ -64,14 +66,16 @@ def search(
     batch: int = 32,
     deterministic: bool = True,
 ) -> Found:
-    """Spend a budget on the best images of `condition`.
+    """Spend a budget on the best images of `condition`, or on one for each of several.
 
     Args:
         generator: the model to search over.
         verifier: what selects; several of them, by name, are an ensemble.
         algorithm: a name, or `{"algorithm": name, ...options}`.
         budget: NFE, or the fields of `Budget`.
-        condition: what to draw.
+        condition: what to draw; a list of them is searched for together, for an image of each.
+        per_condition: images of each of the list.
+        allocation: how the list shares the budget, `uniform` or `adaptive`.
         sampler: fields of `SamplerChoice`; the rest are those of `default_sampler`.
         seed: of every random draw.
         num_images: how many of the best to return.
@@ -83,15 +87,19 @@ def search(
 
     Raises:
         UnknownName: no such algorithm or sampling method.
-        Unsuitable, BudgetTooSmall: see `SearchRun`.
+        Unsuitable, BudgetTooSmall: see `SearchRun` and `ManyRun`.
         pydantic.ValidationError: a field is unknown or out of range.
     """
     selecting = dict(verifier) if isinstance(verifier, Mapping) else {"verifier": verifier}
     ensemble = {"name": "ensemble", "members": list(selecting), "rule": rule}
     choice = ensemble if len(selecting) > 1 else next(iter(selecting))
+    conditions = [condition] if isinstance(condition, Condition) else list(condition)
+    asked: list[dict[str, Any]] = [{"class": one.class_index, "prompt": one.prompt} for one in conditions]
     request = GenerateRequest.model_validate(
         {
-            "condition": {"class": condition.class_index, "prompt": condition.prompt},
+            "condition": asked[0] if isinstance(condition, Condition) else {"many": asked},
+            "per_condition": per_condition,
+            "allocation": allocation,
             "budget": {"nfe": budget} if isinstance(budget, int) else dict(budget),
             "verifier": choice,
             "auditors": list(auditors or {}),
@@ -106,7 +114,7 @@ def search(
     stochastic = name in ALGORITHMS and ALGORITHMS[name].stochastic
     request = with_sampler(request, default_sampler, METHODS.values(), stochastic=stochastic)
     engine = Engine(generator, batch=batch, deterministic=deterministic)
-    return run_request(engine, selecting | dict(auditors or {}), request, conditions=[condition])
+    return run_request(engine, selecting | dict(auditors or {}), request, conditions=conditions)
 
 
 def run_request(
@@ -123,7 +131,7 @@ def run_request(
         engine: over the model to search; `request.model` is not looked up.
         verifiers: by name, those that the request names: what selects, and its auditors.
         request: as `POST /generate` takes it, its sampler's fields filled in.
-        conditions: what `request.condition` means: one, or one for each of its `classes`.
+        conditions: what `request.condition` means: one, or as many as it names, in its order.
         watch: called with the run after every round.
 
     Raises:
@@ -152,7 +160,7 @@ class _Here(InMemory[Tensor]):
         self._scorers = {name: Scorer(verifier, batch=engine.batch) for name, verifier in verifiers.items()}
         self._selector = verifiers[request.verifier.names[0]]
         self._preview = any("preview" in verifiers[name].needs for name in request.verifier.names)
-        self.sets = bool(request.condition.classes) and judges_sets(self._selector)
+        self.sets = request.condition.is_many and judges_sets(self._selector)
 
     async def make(self, proposals: Sequence[Proposal]) -> Made[Tensor]:
         orders = orders_of(proposals, self._request.sampler, self._conditions, preview=self._preview)

@@ -15,6 +15,7 @@ from sitsearch.service.cli import models_command, verifiers_command
 from sitsearch.service.cli.searching import LOCAL, Url, err, follow, generate, out, plan
 from sitsearch.service.client import Client, Problem
 from sitsearch.workers.errors import SitsearchError
+from sitsearch.workers.jobs.request import Condition
 from sitsearch.workers.settings import settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spend inference-time compute on better images.")
@@ -68,19 +69,25 @@ def status(
             out.print_json(data=client.job(job_id))
             return
         # a job's id is there to be copied: it is never cut
-        table = Table(Column("job", no_wrap=True, min_width=32), "status", "class", "search", "NFE", "best")
+        table = Table(Column("job", no_wrap=True, min_width=32), "status", "of", "search", "NFE", "best")
         for job in client.jobs():
             request, progress = job["request"], job["progress"]
             best = progress["best_score"]
             table.add_row(
                 job["id"],
                 job["status"],
-                str(request["condition"].get("class")),
+                _drawn(Condition.model_validate(request["condition"])),
                 request["search"]["algorithm"],
                 f"{progress['nfe_spent']}/{progress['nfe_budget'] or '-'}",
                 "-" if best is None else f"{best:.4f}",
             )
         out.print(table)
+
+
+def _drawn(condition: Condition) -> str:
+    first, *others = condition.each
+    text = str(first.prompt if first.class_ is None else first.class_)
+    return f"{text} and {len(others)} more" if others else text
 
 
 @app.command()

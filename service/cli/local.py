@@ -87,15 +87,12 @@ def _conditions(request: GenerateRequest, card: ModelCard) -> list[Condition]:
     Raises:
         ValueError: the model has no such class.
     """
-    asked = request.condition
-    if asked.classes is None and asked.class_ is None:
-        return [Condition(prompt=asked.prompt)]
     conditions = []
-    for wanted in asked.classes or (asked.class_,):
-        index = class_index(wanted, card.classes)
-        if index is None:
-            raise ValueError(f"condition.class: no class {wanted!r} (allowed: {', '.join(card.classes)})")
-        conditions.append(
-            Condition(class_index=index, prompt=asked.prompt or card.template.format(card.classes[index]))
-        )
+    for place, one in enumerate(request.condition.each):
+        index = None if one.class_ is None else class_index(one.class_, card.classes)
+        if one.class_ is not None and index is None:
+            field = request.condition.field(place, "class")
+            raise ValueError(f"{field}: no class {one.class_!r} (allowed: {', '.join(card.classes)})")
+        text = one.prompt if index is None else one.prompt or card.template.format(card.classes[index])
+        conditions.append(Condition(class_index=index, prompt=text))
     return conditions

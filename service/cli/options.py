@@ -14,8 +14,14 @@ import typer
 def request_of(
     class_: Annotated[str | None, typer.Option("--class", help="what to draw: a class name or index")] = None,
     classes: Annotated[str | None, typer.Option(help="many classes, comma-separated: an image of each")] = None,
-    per_condition: Annotated[int, typer.Option(help="images of each of the classes")] = 1,
-    prompt: Annotated[str | None, typer.Option(help="what to draw, in words (for verifiers that read them)")] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="what to draw, in words; several: an image of each, or one for each of the classes"),
+    ] = None,
+    per_condition: Annotated[int, typer.Option(help="images of each of many classes or prompts")] = 1,
+    allocation: Annotated[
+        str, typer.Option(help="how many conditions share the budget: uniform, or adaptive (where it gains most)")
+    ] = "uniform",
     nfe: Annotated[int | None, typer.Option(help="budget in function evaluations [default: 2000]")] = None,
     forwards: Annotated[int | None, typer.Option(help="budget in network rows")] = None,
     seconds: Annotated[float | None, typer.Option(help="end after so many seconds, with the best so far")] = None,
@@ -42,8 +48,9 @@ def request_of(
     sampling = {"method": method, "steps": steps, "guidance": guidance, "final_steps": final_steps}
     return {
         "model": model,
-        "condition": _given({"class": class_, "classes": classes and classes.split(","), "prompt": prompt}),
+        "condition": _condition(class_, classes.split(",") if classes else [], prompt or []),
         "per_condition": per_condition,
+        "allocation": allocation,
         "num_images": num_images,
         "seed": seed,
         "budget": _given({"nfe": nfe if nfe or forwards else 2000, "forwards": forwards, "seconds": seconds}),
@@ -69,6 +76,16 @@ def takes_request(command: Callable[..., None]) -> Callable[..., None]:
     wrapped.__signature__ = inspect.Signature([*options.values(), *own])  # type: ignore[attr-defined]
     wrapped.__annotations__ = {p.name: p.annotation for p in (*options.values(), *own)}
     return wrapped
+
+
+def _condition(class_: str | None, classes: list[str], prompts: list[str]) -> dict[str, Any]:
+    if classes and prompts:
+        if len(classes) != len(prompts):
+            raise typer.BadParameter(f"{len(prompts)} --prompt for {len(classes)} --classes: one for each, or none")
+        many = [{"class": one, "prompt": prompt} for one, prompt in zip(classes, prompts, strict=True)]
+        return _given({"class": class_, "many": many})
+    several = {"prompts": prompts} if len(prompts) > 1 else {"prompt": prompts[0] if prompts else None}
+    return _given({"class": class_, "classes": classes or None} | several)
 
 
 def _verifier(names: list[str], rule: str) -> str | dict[str, Any]:

@@ -37,10 +37,7 @@ def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[Gene
     fitting = [verifier for verifier in offer.verifiers if not verifier.models or model.name in verifier.models]
     for field, name in _verifiers(request):
         verifier = _pick(field, "verifier", name, fitting)
-        if "class" in verifier.needs and not indices:
-            raise _refusal("condition-unsuitable", "condition.class", f"verifier {verifier.name!r} needs a class")
-        if "prompt" in verifier.needs and request.condition.prompt is None and not model.template:
-            raise _refusal("condition-unsuitable", "condition.prompt", f"verifier {verifier.name!r} needs a prompt")
+        _check_needs(field, verifier, request, model)
         if "preview" in verifier.needs and field.startswith("auditors"):
             message = f"verifier {verifier.name!r} judges trajectories while they are made, and cannot audit"
             raise _refusal("verifier-unsuitable", field, message)
@@ -78,25 +75,37 @@ def _pick(field: str, kind: str, name: str, offers: Sequence[Named]) -> Named:
 
 
 def _class_indices(request: GenerateRequest, model: ModelOffer) -> tuple[int, ...]:
-    """The classes that are asked for; none for a model that draws prompts."""
+    """The classes that are asked for, one a condition; none for a model that draws prompts."""
     asked, classes = request.condition, model.classes
-    field = "condition.class" if asked.classes is None else "condition.classes"
-    wanted = (asked.class_,) if asked.classes is None else asked.classes
-    if wanted == (None,) and classes:
-        message = f"model {model.name!r} draws classes: give one, the prompt alone does not tell"
-        raise _refusal("condition-unsuitable", field, message, classes)
-    if wanted == (None,):
-        return ()
-    if not classes:
-        raise _refusal("condition-unsuitable", field, f"model {model.name!r} has no classes")
     indices = []
-    for position, one in enumerate(wanted):
-        index = class_index(one, classes)
-        if index is None:
-            message = f"no class {one!r}; give a name, or an index from 0 to {len(classes) - 1}"
-            raise _refusal("unknown-class", field if asked.classes is None else f"{field}.{position}", message, classes)
-        indices.append(index)
+    for place, one in enumerate(asked.each):
+        field, wanted = asked.field(place, "class"), one.class_
+        if wanted is None and classes:
+            message = f"model {model.name!r} draws classes: give one, the prompt alone does not tell"
+            raise _refusal("condition-unsuitable", field, message, classes)
+        if wanted is not None and not classes:
+            raise _refusal("condition-unsuitable", field, f"model {model.name!r} has no classes")
+        if wanted is not None:
+            index = class_index(wanted, classes)
+            if index is None:
+                message = f"no class {wanted!r}; give a name, or an index from 0 to {len(classes) - 1}"
+                raise _refusal("unknown-class", field, message, classes)
+            indices.append(index)
     return tuple(indices)
+
+
+def _check_needs(field: str, verifier: VerifierOffer, request: GenerateRequest, model: ModelOffer) -> None:
+    """Refuse conditions, and an allocation, that the verifier named by `field` cannot judge."""
+    for place, one in enumerate(request.condition.each):
+        if "class" in verifier.needs and one.class_ is None:
+            at_fault = request.condition.field(place, "class")
+            raise _refusal("condition-unsuitable", at_fault, f"verifier {verifier.name!r} needs a class")
+        if "prompt" in verifier.needs and one.prompt is None and not model.template:
+            at_fault = request.condition.field(place, "prompt")
+            raise _refusal("condition-unsuitable", at_fault, f"verifier {verifier.name!r} needs a prompt")
+    if verifier.sets and request.allocation == "adaptive":
+        message = f"must be uniform: {verifier.name!r} judges sets, so that no condition has a best score of its own"
+        raise _refusal("verifier-unsuitable", "allocation", message, ("uniform",))
 
 
 def _check_options(algorithm: AlgorithmOffer, options: dict[str, Any]) -> None:

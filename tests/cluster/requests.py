@@ -34,12 +34,11 @@ def locally(request: dict[str, Any]) -> Found:
     asked = GenerateRequest.model_validate(request)
     stochastic = ALGORITHMS[asked.search.algorithm].stochastic
     asked = with_sampler(asked, SamplerChoice(**card.sampler), METHODS.values(), stochastic=stochastic)
-    labels = asked.condition.classes or [asked.condition.class_]
     return run_request(
         Engine(load_generator("glyphs", dtype=network_dtype("auto", "cpu"))),
         {name: load_verifier(name) for name in (*asked.verifier.names, *asked.auditors)},
         asked,
-        conditions=[Condition(card.classes.index(str(label))) for label in labels],
+        conditions=[Condition(card.classes.index(str(one.class_))) for one in asked.condition.each],
     )
 
 

@@ -16,7 +16,7 @@ class Candidate(Schema):
     """One evaluated trajectory: its recipe, what it cost and how it scored.
 
     `phase` is `search` for candidates the search proposed and `final` for the re-generated winners. A candidate whose
-    recipe ends before t = 1 was scored on its data prediction. `condition` counts the request's `classes`.
+    recipe ends before t = 1 was scored on its data prediction. `condition` counts the request's conditions.
     """
 
     id: str
@@ -84,12 +84,16 @@ class Usage(Schema):
 
 
 class ResultImage(Schema):
-    """One of the best candidates, best first; `rank` counts from 0, `audits` are what the auditors say of it."""
+    """One of the best candidates, best first; `rank` counts from 0, `audits` are what the auditors say of it.
+
+    Of many conditions `rank` counts the slots, and `nfe` is what the image's condition took in all.
+    """
 
     rank: int
     audits: dict[str, float] | None = None
     score: float
     candidate: Candidate
+    nfe: int | None = None
 
 
 class Result(Schema):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from sitsearch.workers.jobs.base import MAX_SEED, MAX_STEPS, PRIORITIES, Count, Real, Schema
 
@@ -22,22 +22,69 @@ def _short_form(key: str) -> BeforeValidator:
 ClassName = Annotated[str, Field(max_length=200)] | Count
 
 
+Prompt = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class OneCondition(Schema):
+    """One of many things to draw: a class by name or index, a prompt, or both."""
+
+    class_: ClassName | None = Field(None, alias="class")
+    prompt: Prompt | None = None
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    @model_validator(mode="after")
+    def _some(self) -> OneCondition:
+        if self.class_ is None and self.prompt is None:
+            raise ValueError("needs `class` (name or index), `prompt`, or both")
+        return self
+
+
 class Condition(Schema):
-    """What to draw: a class, by name or index, or a prompt; or many classes, for a set of images."""
+    """What to draw: a class by name or index, a prompt, or both; or `many` such in one job, an image of each.
+
+    `classes` and `prompts` are short forms of `many`, for entries that have only the one or only the other.
+    """
 
     class_: ClassName | None = Field(None, alias="class")
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=MAX_SET)] | None = None
-    prompt: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
+    prompt: Prompt | None = None
+    prompts: Annotated[tuple[Prompt, ...], Field(min_length=1, max_length=MAX_SET)] | None = None
+    many: Annotated[tuple[OneCondition, ...], Field(min_length=1, max_length=MAX_SET)] | None = None
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Condition:
-        if self.class_ is None and self.prompt is None and self.classes is None:
-            raise ValueError("needs `class` (name or index), `classes` or `prompt`")
-        if self.classes is not None and (self.class_ is not None or self.prompt is not None):
-            raise ValueError("takes `classes`, or a `class` and a `prompt`, not both")
+        alone = self.class_ is not None or self.prompt is not None
+        forms = alone + sum(form is not None for form in (self.classes, self.prompts, self.many))
+        if not forms:
+            raise ValueError("needs `class` (name or index) or `prompt`; or, for many, `classes`, `prompts` or `many`")
+        if forms > 1:
+            raise ValueError("takes one of: a `class` and a `prompt`, `classes`, `prompts`, `many`")
         return self
+
+    @property
+    def is_many(self) -> bool:
+        """It is a list, if only of one: the request is for a set of images."""
+        return self.classes is not None or self.prompts is not None or self.many is not None
+
+    @property
+    def each(self) -> tuple[OneCondition, ...]:
+        """The conditions one by one, in the order in which candidates count them."""
+        if self.classes is not None:
+            return tuple(OneCondition(class_=one) for one in self.classes)
+        if self.prompts is not None:
+            return tuple(OneCondition(prompt=one) for one in self.prompts)
+        return self.many or (OneCondition(class_=self.class_, prompt=self.prompt),)
+
+    def field(self, place: int, part: Literal["class", "prompt"]) -> str:
+        """The request's field that says `part` of condition `place`, dotted, for refusals."""
+        if self.many is not None:
+            return f"condition.many.{place}.{part}"
+        if self.classes is not None or self.prompts is not None:
+            return f"condition.{'prompts' if self.classes is None else 'classes'}.{place}"
+        return f"condition.{part}"
 
 
 class Budget(Schema):
@@ -155,12 +202,14 @@ class StopRules(Schema):
 class GenerateRequest(Schema):
     """The body of `POST /generate`.
 
+    Of many conditions, `allocation` shares the budget out evenly, or by what each is expected to gain from more.
     `priority` is the job's share of the samplers in relation to the shares of other jobs.
     """
 
     model: Annotated[str, Field(max_length=100)] = "glyphs"
     condition: Condition
     per_condition: Annotated[Count, Field(ge=1, le=MAX_SET)] = 1
+    allocation: Literal["uniform", "adaptive"] = "uniform"
     num_images: Annotated[Count, Field(ge=1, le=MAX_IMAGES)] = 1
     seed: Annotated[Count, Field(ge=0, le=MAX_SEED)] = 0
     budget: Budget
@@ -171,15 +220,22 @@ class GenerateRequest(Schema):
     stop: StopRules = StopRules()
     priority: Annotated[Real, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = 1.0
 
+    @field_validator("per_condition", "allocation")
+    @classmethod
+    def _of_many(cls, value: Any, info: ValidationInfo) -> Any:
+        condition = info.data.get("condition")  # absent where it was refused itself
+        if value not in (1, "uniform") and condition is not None and not condition.is_many:
+            message = "goes with many conditions (`condition.classes`, `prompts` or `many`)"
+            raise ValueError(f"`{info.field_name}` {message}; for more images of one, see `num_images`")
+        return value
+
     @model_validator(mode="after")
     def _goes_together(self) -> GenerateRequest:
         if len(set(self.auditors)) != len(self.auditors) or set(self.auditors) & set(self.verifier.names):
             raise ValueError("`auditors` must differ from one another and from what selects")
         if self.stop.score is not None and self.verifier.members is not None and self.verifier.rule != "gate":
             raise ValueError(f"`stop.score` does not go with rule {self.verifier.rule!r}: its scores are relative")
-        images = len(self.condition.classes or ()) * self.per_condition
+        images = len(self.condition.each) * self.per_condition
         if images > MAX_SET:
-            raise ValueError(f"`classes` times `per_condition` may be at most {MAX_SET} images, not {images}")
-        if self.condition.classes is None and self.per_condition != 1:
-            raise ValueError("`per_condition` goes with `condition.classes`; for one condition, see `num_images`")
+            raise ValueError(f"conditions times `per_condition` may be at most {MAX_SET} images, not {images}")
         return self

@@ -81,7 +81,7 @@ class Work(Executor[np.ndarray]):
         self._preview = any("preview" in verifier.needs for verifier in self._selectors)
         self._slots, self._wasted = Slots(pools.slots), _Wasted(claim.job)
         self._retaken = claim.taken_over
-        self.sets = bool(request.condition.classes) and self._selectors[0].sets
+        self.sets = request.condition.is_many and self._selectors[0].sets
 
     async def search(self) -> tuple[Result, Usage]:
         """Search from where the job's log ends; its result and usage.
@@ -197,12 +197,14 @@ def _named(kind: str, name: str, offers: Sequence[Named]) -> Named:
 
 
 def conditions_of(job: Job, model: ModelOffer) -> list[Condition]:
-    """What the job asks for; a class has the text that the model's card makes of its name."""
-    prompt = job.request.condition.prompt
+    """What the job asks for; a class without a prompt has the text that the model's card makes of its name."""
+    asked, template = job.request.condition.each, model.template or "{}"
     if not job.class_indices:
-        return [Condition(prompt=prompt)]
-    template = model.template or "{}"
-    return [Condition(index, prompt or template.format(model.classes[index])) for index in job.class_indices]
+        return [Condition(prompt=one.prompt) for one in asked]
+    return [
+        Condition(index, one.prompt or template.format(model.classes[index]))
+        for index, one in zip(job.class_indices, asked, strict=True)
+    ]
 
 
 async def together(responses: Sequence[Any]) -> list[Any]:

@@ -53,6 +53,8 @@ OFFER = Offer(
     verifiers=(
         VerifierOffer(name="classifier", title="Class", needs=("class",), models=("glyphs", "free")),
         VerifierOffer(name="aesthetic", title="Looks", needs=(), models=("glyphs", "free")),
+        VerifierOffer(name="fid", title="Sets", needs=(), models=("glyphs",), sets=True),
+        VerifierOffer(name="alignment", title="Text", needs=("prompt",), models=("free",)),
         VerifierOffer(name="other", title="Of another model", needs=(), models=("faces",)),
     ),
     algorithms=algorithm_offers(),

@@ -19,6 +19,7 @@ from sitsearch.workers.jobs.embedded import EmbeddedValkey
 from sitsearch.workers.jobs.job import JobError, Status, Usage
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.jobs.store import JobStore
+from sitsearch.workers.serving.work import conditions_of
 from sitsearch.workers.settings import Settings
 from tests.service.gateway.conftest import OFFER, body, problem, serving
 from tests.workers.jobs.store.makers import PNG, claimed, log_round, make_job, make_result, succeeded
@@ -30,7 +31,8 @@ async def test_a_submitted_job_is_queued_and_found_by_its_links(http: httpx.Asyn
     job = answer.json()
     assert answer.headers["location"] == job["links"]["self"] == f"/jobs/{job['id']}"
     assert (job["status"], job["queue_position"], job["result"], job["error"]) == ("queued", 0, None, None)
-    assert job["request"]["condition"] == {"class": "Q", "classes": None, "prompt": None}
+    asked = {"class": "Q", "classes": None, "prompt": None, "prompts": None, "many": None}
+    assert job["request"]["condition"] == asked
     assert job["request"]["seed"] == 2**63 - 1
     assert job["progress"]["nfe_budget"] == 400 and job["progress"]["forwards_budget"] is None
     assert (await http.get(job["links"]["self"])).json() == job
@@ -45,6 +47,25 @@ async def test_a_class_goes_by_name_or_index(
     job = (await http.post("/generate", json=body(condition={"class": label}))).json()
     stored = await store.get(job["id"])
     assert stored is not None and stored.class_indices == (index,)
+
+
+async def test_many_conditions_are_held_by_their_classes(http: httpx.AsyncClient, store: JobStore) -> None:
+    many = [{"class": "Q", "prompt": "a red Q"}, {"class": 3, "prompt": None}]
+    job = (await http.post("/generate", json=body(condition={"many": many}, allocation="adaptive"))).json()
+    assert job["request"]["condition"]["many"] == many and job["request"]["allocation"] == "adaptive"
+    stored = await store.get(job["id"])
+    assert stored is not None and stored.class_indices == (16, 3)
+
+
+async def test_many_prompts_go_to_a_model_that_draws_them(http: httpx.AsyncClient, store: JobStore) -> None:
+    asked = body(model="free", condition={"prompts": ["a fox", "a hen"]}, verifier="alignment", per_condition=2)
+    job = (await http.post("/generate", json=asked)).json()
+    stored = await store.get(job["id"])
+    assert stored is not None and stored.class_indices == ()
+    conditions = conditions_of(stored, OFFER.models[1])
+    assert [condition.prompt for condition in conditions] == ["a fox", "a hen"]
+    plan = (await http.post("/generate?dry_run=true", json=asked | {"allocation": "adaptive"})).json()["plan"]
+    assert (plan["candidates"], plan["nfe"]["search"], plan["exact"]) == (40, 400, True)
 
 
 async def test_the_models_sampler_defaults_fill_what_is_not_given(http: httpx.AsyncClient) -> None:

@@ -90,7 +90,7 @@ def job(rounds: int = 4, **fields: Any) -> Job:
         "seed": 3,
     }
     request = make_request(**(defaults | fields))
-    indices = tuple(range(len(request.condition.classes or "Q")))
+    indices = tuple(range(len(request.condition.each)))
     return make_job(request=request, class_indices=indices, progress=Progress(nfe_budget=request.budget.nfe))
 
 
@@ -207,6 +207,26 @@ async def test_a_set_goes_on_with_what_was_chosen_before(store: JobStore, store_
     greys = [image.score for image in done.result.images]
     last = verifier.chosen[-1]
     assert last is not None and last.mean(axis=1).tolist() == greys[:3], "the set so far has every earlier choice"
+
+
+async def test_an_adaptive_allocation_is_gone_on_with(store: JobStore, store_settings: Settings) -> None:
+    fields: dict[str, Any] = {
+        "condition": {"many": [{"class": label, "prompt": f"number {label}"} for label in range(4)]},
+        "allocation": "adaptive",
+        "budget": {"nfe": 48 * STEPS},
+        "search": "random",
+    }
+    undisturbed, wanted = job(**fields), job(**fields)
+    async with coordinating(store_settings):
+        await store.submit(undisturbed)
+        expected = await until(store, undisturbed)
+    await store.submit(wanted)
+    async with coordinating(store_settings, Painter(answers=3)):
+        await until(store, wanted, lambda job: job.progress.round == 3)
+    async with coordinating(store_settings):
+        done = await until(store, wanted)
+    assert done.result == expected.result and done.progress == expected.progress and done.result is not None
+    assert sum(image.nfe or 0 for image in done.result.images) == 48 * STEPS
 
 
 async def test_when_a_replica_dies_it_is_asked_again(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from sitsearch.workers.errors import Unsuitable
 from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.runs.start import Run
@@ -101,7 +102,12 @@ async def drive(run: Run, executor: Executor[A], *, out_of_time: Callable[[], bo
         run: fresh, or replayed.
         executor: carries it out; what it raises ends the run where it stands.
         out_of_time: asked before every round whether the request's seconds are over.
+
+    Raises:
+        Unsuitable: the budget is to go where single images gain, and the verifier judges sets.
     """
+    if executor.sets and run.request.allocation != "uniform":
+        raise Unsuitable("allocation", f"must be uniform: {run.request.verifier.name!r} judges sets of images")
     chosen: list[A] = []
     if executor.sets:  # what the run knew of the set before it was interrupted
         for image in await executor.recall(run.best):

@@ -7,6 +7,8 @@ candidate by the set so far with it added; any other verifier scores the candida
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -19,26 +21,32 @@ from sitsearch.workers.search.base import Proposal, check_told
 from sitsearch.workers.search.runs.accounts import Accounts, WithAccounts
 from sitsearch.workers.search.runs.plan import cap, sampling_of
 
+StopReason = Literal["budget", "score", "patience", "seconds"]
 
-class SetRun(WithAccounts):
-    """Fills `per_condition` slots for each of the request's classes, round by round; has the interface of `SearchRun`.
 
-    The budget is shared out evenly; what does not divide gives the first slots one candidate more.
+class ManyRun(WithAccounts, ABC):
+    """A run over many conditions; has the interface of `SearchRun`. What is shared by the ways to allot the budget.
 
     Args:
-        request: a request whose condition names `classes`.
+        request: a request for many conditions.
         method: what a step of `request.sampler.method` costs.
 
     Raises:
         Unsuitable: a field does not go together with many conditions.
         BudgetTooSmall: the budget does not buy one candidate a slot.
+
+    Attributes:
+        sampling: how trajectories are sampled, and what they cost.
+        cap: the whole budget, in NFE.
+        slots: the condition of every image that is wanted.
+        affordable: candidates that the budget buys, at least as many as there are slots.
     """
 
     phase: Literal["search", "final"] = "search"
     reserved = 0
+    to_audit: Candidate | None = None
 
     def __init__(self, request: GenerateRequest, method: SamplerOffer) -> None:
-        classes = request.condition.classes or ()
         for field, wrong in (
             ("search.algorithm", request.search.algorithm != "random"),
             ("sampler.final_steps", request.sampler.final_steps is not None),
@@ -47,100 +55,117 @@ class SetRun(WithAccounts):
             ("auditors", bool(request.auditors)),
         ):
             if wrong:
-                message = (
-                    "must be left out with `condition.classes`: the search is random, by one verifier, an image a slot"
-                )
+                message = "must be left out with many conditions: their search is random, by one verifier"
                 raise Unsuitable(field, message)
         self.request, self.sampling, self.cap = request, sampling_of(request, method), cap(request)
-        # Round after round through the classes, so that a search that is cut short has some of each.
-        self.slots = tuple(range(len(classes))) * request.per_condition
+        # Round after round through the conditions, so that a search that is cut short has some of each.
+        self.slots = tuple(range(len(request.condition.each))) * request.per_condition
         whole = self.sampling.whole
-        affordable = self.cap // whole
-        if affordable < len(self.slots):
+        self.affordable = self.cap // whole
+        if self.affordable < len(self.slots):
             least = len(self.slots) * whole
             for unit, needed in (("nfe", least), ("forwards", least * request.sampler.rows)):
                 given = getattr(request.budget, unit)
                 if given is not None and given < needed:
                     raise BudgetTooSmall(unit, given, needed)
-        self._per_slot, self._more = divmod(affordable, len(self.slots))
         self._selector = request.verifier.name
-        self._chosen: tuple[Candidate, ...] = ()
         self._told: tuple[Candidate, ...] = ()
         self._count = 0
-        self._stopped_by: Literal["budget", "score", "seconds"] | None = None
+        self._spent: Counter[int] = Counter()
+        self._stopped_by: StopReason | None = None
         self._accounts = Accounts(request)
 
     def ask(self, *, out_of_time: bool = False) -> tuple[Proposal, ...]:
-        """The candidates of the next slot; empty when all are filled or the time is over."""
-        if self._stopped_by is None and self._chosen:
-            best, target = self.progress.best_score, self.request.stop.score
-            if len(self._chosen) == len(self.slots):
-                self._stopped_by = "budget"
-            elif target is not None and best is not None and best >= target:
-                self._stopped_by = "score"
-            elif out_of_time:
-                self._stopped_by = "seconds"
-        if self._stopped_by is not None:
-            return ()
-        slot = len(self._chosen)
-        count = self._per_slot + (slot < self._more)
-        end = self.sampling.to_end
-        return tuple(
-            Proposal(
-                id=f"{slot}-{index}",
-                recipe=Recipe(seed=self.request.seed, round=slot, index=index).then(end(round=slot, index=index)),
-                nfe=self.sampling.whole,
-                condition=self.slots[slot],
-            )
-            for index in range(count)
-        )
+        """The next round's candidates; empty when the run is over."""
+        if self._stopped_by is None and self.rounds:
+            self._stopped_by = self._stop_reason(out_of_time=out_of_time)
+        return self._round() if self._stopped_by is None else ()
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
-        """Take the slot's candidates and keep the best; see `SearchRun.tell`."""
-        check_told(self.ask(), candidates)
+        """Take what became of the round; see `SearchRun.tell`."""
+        proposals = self.ask()
+        check_told(proposals, candidates)
         for candidate in candidates:
             if self._selector not in candidate.scores:
                 raise SearchError(f"candidate {candidate.id!r} has no score of {self._selector!r}")
-        winner = max(candidates, key=lambda c: c.scores[self._selector])
-        self._chosen = (*self._chosen, winner)
         self._count += len(candidates)
-        self._accounts.add(candidates, "search", winner, winner.scores[self._selector])
+        for proposal, candidate in zip(proposals, candidates, strict=True):
+            self._spent[proposal.condition] += candidate.nfe
+        newest, score = self._take(proposals, candidates)
+        self._accounts.add(candidates, "search", newest, score)
         self._told = tuple(candidates)
 
-    to_audit: Candidate | None = None
+    @abstractmethod
+    def _stop_reason(self, *, out_of_time: bool) -> StopReason | None:
+        """What ends the run now, after its first round."""
+
+    @abstractmethod
+    def _round(self) -> tuple[Proposal, ...]:
+        """The proposals of a run that is not over."""
+
+    @abstractmethod
+    def _take(self, proposals: Sequence[Proposal], candidates: Sequence[Candidate]) -> tuple[Candidate, float]:
+        """Choose among a round's candidates; the image that was chosen last, and what the curve is to show."""
+
+    @property
+    @abstractmethod
+    def best(self) -> tuple[Candidate, ...]:
+        """The chosen candidates, by slot."""
+
+    @property
+    def kept(self) -> tuple[Candidate, ...]:
+        """The same: every image of the set stays."""
+        return self.best
+
+    def propose(self, condition: int, round: int, index: int) -> Proposal:
+        """A whole trajectory of a condition from noise `(round, index)`."""
+        noise = Recipe(seed=self.request.seed, round=round, index=index)
+        return Proposal(
+            id=f"{round}-{index}",
+            recipe=noise.then(self.sampling.to_end(round=round, index=index)),
+            nfe=self.sampling.whole,
+            condition=condition,
+        )
+
+    def score(self, candidate: Candidate) -> float:
+        """What selects; higher is better."""
+        return candidate.scores[self._selector]
 
     def audit(self, audits: dict[str, float]) -> None:
         """A set is not audited."""
 
     def log(self) -> Round:
-        """The last slot that was filled, for the log."""
+        """The last round that was told, for the log."""
         return Round(round=self.rounds - 1, candidates=self._told)
 
     def replay(self, rounds: Iterable[Round], extensions: Sequence[Extension] = ()) -> None:
-        """Bring a fresh run to where the log ends.
+        """Bring a fresh run to where the log ends, extended where the job was.
 
         Raises:
-            SearchError: it was extended, which a set is not, or the log has a gap.
+            SearchError: the log has a gap, or what it says is not what this run would do.
         """
-        if extensions:
-            raise SearchError("a search over many conditions cannot be extended")
         for logged in rounds:
+            self._extend_where_due(extensions)
             if logged.round != self.rounds:
                 raise SearchError(f"the log has round {logged.round} where {self.rounds} was due")
             self.tell(logged.candidates)
+        self._extend_where_due(extensions)
 
-    @property
-    def best(self) -> tuple[Candidate, ...]:
-        """The chosen candidates, by slot."""
-        return self._chosen
+    def extend(self, nfe: int) -> None:
+        """Let the run spend `nfe` more, and go on.
 
-    @property
-    def kept(self) -> tuple[Candidate, ...]:
-        """The same: every image of the set stays."""
-        return self._chosen
+        Raises:
+            SearchError: it cannot.
+        """
+        raise SearchError("a search over many conditions cannot be extended unless its `allocation` is adaptive")
+
+    def _extend_where_due(self, extensions: Sequence[Extension]) -> None:
+        for extension in extensions:
+            if extension.after_round == self.rounds:
+                self.extend(extension.nfe)
 
     def result(self) -> Result:
-        """The set, by slot; an image's score is that of its slot's choice.
+        """The set, by slot; an image's score is that of its slot's choice, its NFE what its condition took in all.
 
         Raises:
             SearchError: the run is not over.
@@ -149,9 +174,46 @@ class SetRun(WithAccounts):
             raise SearchError("the run has no result yet")
         return Result(
             images=tuple(
-                ResultImage(rank=rank, score=c.scores[self._selector], candidate=c)
-                for rank, c in enumerate(self._chosen)
+                ResultImage(rank=slot, score=self.score(c), candidate=c, nfe=self._spent[self.slots[slot]])
+                for slot, c in enumerate(self.best)
             ),
             candidates=self._count,
             stopped_by=self._stopped_by,
         )
+
+
+class SetRun(ManyRun):
+    """Fills `per_condition` slots for each of the request's conditions, one a round, by equal parts of the budget.
+
+    What does not divide gives the first slots one candidate more. `stop.score` ends the run when the slot that was
+    filled last reached it.
+    """
+
+    def __init__(self, request: GenerateRequest, method: SamplerOffer) -> None:
+        super().__init__(request, method)
+        self._per_slot, self._more = divmod(self.affordable, len(self.slots))
+        self._chosen: tuple[Candidate, ...] = ()
+
+    def _stop_reason(self, *, out_of_time: bool) -> StopReason | None:
+        best, target = self.progress.best_score, self.request.stop.score
+        if len(self._chosen) == len(self.slots):
+            return "budget"
+        if target is not None and best is not None and best >= target:
+            return "score"
+        return "seconds" if out_of_time else None
+
+    def _round(self) -> tuple[Proposal, ...]:
+        """The candidates of the next slot."""
+        slot = len(self._chosen)
+        count = self._per_slot + (slot < self._more)
+        return tuple(self.propose(self.slots[slot], slot, index) for index in range(count))
+
+    def _take(self, proposals: Sequence[Proposal], candidates: Sequence[Candidate]) -> tuple[Candidate, float]:
+        winner = max(candidates, key=self.score)
+        self._chosen = (*self._chosen, winner)
+        return winner, self.score(winner)
+
+    @property
+    def best(self) -> tuple[Candidate, ...]:
+        """See `ManyRun.best`."""
+        return self._chosen

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest
+from sitsearch.workers.search.runs.adaptive import AdaptiveRun
 from sitsearch.workers.search.runs.run import SearchRun
 from sitsearch.workers.search.runs.sets import SetRun
 
-Run = SearchRun | SetRun
+Run = SearchRun | SetRun | AdaptiveRun
 
 
 def start_run(request: GenerateRequest, method: SamplerOffer) -> Run:
     """A fresh run of the request: over one condition, or over many.
 
     Raises:
-        UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun` and `SetRun`.
+        UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun` and `ManyRun`.
     """
-    return SetRun(request, method) if request.condition.classes else SearchRun(request, method)
+    if not request.condition.is_many:
+        return SearchRun(request, method)
+    return (AdaptiveRun if request.allocation == "adaptive" else SetRun)(request, method)

@@ -30,7 +30,7 @@ from sitsearch.workers.jobs.job import Candidate, Progress, Result, Usage
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.registry import ALGORITHMS
-from sitsearch.workers.search.runs.defaults import with_sampler
+from sitsearch.workers.search.runs.defaults import stochastic_among, with_sampler
 from sitsearch.workers.search.runs.drive import InMemory, Made, drive
 from sitsearch.workers.search.runs.start import Run, start_run
 
@@ -137,7 +137,7 @@ def run_request(
     Raises:
         UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun`.
     """
-    run = start_run(request, method_named(request.sampler.method))
+    run = start_run(request, method_named(request.sampler.method), stochastic_among(METHODS.values()))
     here = _Here(engine, verifiers, request, conditions, watch)
     deadline = None if request.budget.seconds is None else time.monotonic() + request.budget.seconds
     _complete(drive(run, here, out_of_time=lambda: deadline is not None and time.monotonic() >= deadline))

@@ -13,7 +13,7 @@ from sitsearch.service.gateway.problems import FieldError, Invalid
 from sitsearch.workers.errors import BudgetTooSmall, Unsuitable
 from sitsearch.workers.jobs.offer import AlgorithmOffer, ModelOffer, Offer, SamplerOffer, VerifierOffer
 from sitsearch.workers.jobs.request import GenerateRequest
-from sitsearch.workers.search.runs.defaults import class_index, with_sampler
+from sitsearch.workers.search.runs.defaults import class_index, stochastic_among, with_sampler
 from sitsearch.workers.search.runs.plan import reserved, sampling_of
 from sitsearch.workers.search.runs.start import start_run
 
@@ -49,7 +49,7 @@ def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[Gene
         message = f"algorithm {algorithm.name!r} needs a stochastic method, not {method.name!r}"
         suited = (offer.name for offer in model.samplers if offer.stochastic)
         raise _refusal("sampler-unsuitable", "sampler.method", message, suited)
-    _check_budget(request, method, max_nfe)
+    _check_budget(request, method, stochastic_among(model.samplers), max_nfe)
     return request, indices
 
 
@@ -130,14 +130,16 @@ def _option_error(error: ValidationError) -> FieldError:
     return FieldError(field=dotted(path), message=error.message[:300], allowed=allowed)
 
 
-def _check_budget(request: GenerateRequest, method: SamplerOffer, max_nfe: int) -> None:
+def _check_budget(
+    request: GenerateRequest, method: SamplerOffer, stochastic: SamplerOffer | None, max_nfe: int
+) -> None:
     budget, sampler = request.budget, request.sampler
     for unit, value, most in (("nfe", budget.nfe, max_nfe), ("forwards", budget.forwards, max_nfe * sampler.rows)):
         if value is not None and value > most:
             raise _refusal("budget-too-large", f"budget.{unit}", f"at most {most} {unit} a job here")
     try:
         sampling = sampling_of(request, method)
-        start_run(request, method)
+        start_run(request, method, stochastic)
     except Unsuitable as error:
         raise _refusal("sampler-unsuitable", error.field, error.message) from None
     except BudgetTooSmall as error:

@@ -53,12 +53,18 @@ class Allowance(Schema):
         nfe: the most that all proposals together may cost.
         keep: finished candidates that the request wants; every search must leave at least so many.
         sampling: how trajectories are sampled and what they cost.
+        steered: the same by a stochastic method, for searches that use both; None where there is none.
     """
 
     seed: int
     nfe: int
     keep: int
     sampling: Sampling
+    steered: Sampling | None = None
+
+    def of(self, recipe: Recipe) -> Sampling:
+        """How a recipe is sampled: by the method that it names, or the request's."""
+        return self.steered if recipe.method is not None and self.steered is not None else self.sampling
 
 
 class State(Schema):

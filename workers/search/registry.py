@@ -13,6 +13,7 @@ from typing import Any
 from sitsearch.workers.errors import PluginError
 from sitsearch.workers.jobs.offer import AlgorithmOffer
 from sitsearch.workers.jobs.request import SearchChoice
+from sitsearch.workers.search.algorithms.auto import AutoSearch
 from sitsearch.workers.search.algorithms.backtracking import Backtracking
 from sitsearch.workers.search.algorithms.epsilon_greedy import EpsilonGreedy
 from sitsearch.workers.search.algorithms.evolutionary import EvoSearch
@@ -50,6 +51,7 @@ def _with_plugins(built_in: Iterable[Search[Any]]) -> dict[str, Search[Any]]:
 #: Every algorithm by name. Adding one is a file beside these and a line here.
 ALGORITHMS: dict[str, Search[Any]] = _with_plugins(
     (
+        AutoSearch(),
         RandomSearch(),
         ZeroOrderSearch(),
         PathSearch(),

@@ -23,6 +23,8 @@ METHODS = {
         SamplerOffer(name="heun_sde", evaluations_per_step=2, stochastic=True, noise_first=True),
     )
 }
+#: What searches that steer use besides the request's method.
+STOCHASTIC = METHODS["euler_maruyama"]
 
 
 def rugged(recipe: Recipe) -> float:
@@ -65,13 +67,13 @@ def request(name: str, *, nfe: int = 400, **changes: object) -> GenerateRequest:
 
 def start(asked: GenerateRequest) -> SearchRun:
     """A fresh run."""
-    return SearchRun(asked, METHODS[asked.sampler.method])
+    return SearchRun(asked, METHODS[asked.sampler.method], STOCHASTIC)
 
 
 def allowance_of(asked: GenerateRequest) -> Allowance:
     """What the search of `asked` may spend."""
     search = ALGORITHMS[asked.search.algorithm]
-    return make_allowance(search, asked, sampling_of(asked, METHODS[asked.sampler.method]))
+    return make_allowance(search, asked, sampling_of(asked, METHODS[asked.sampler.method]), STOCHASTIC)
 
 
 def first_state(asked: GenerateRequest) -> State:

@@ -24,9 +24,14 @@ def with_sampler(
     given = {name: getattr(request.sampler, name) for name in request.sampler.model_fields_set}
     known = {method.name: method for method in methods}
     if stochastic and "method" not in given and not (default.method in known and known[default.method].stochastic):
-        suited = [name for name, method in known.items() if method.stochastic]
-        given |= {"method": suited[0]} if suited else {}
+        suited = stochastic_among(known.values())
+        given |= {"method": suited.name} if suited else {}
     return request.model_copy(update={"sampler": default.model_copy(update=given)})
+
+
+def stochastic_among(methods: Iterable[SamplerOffer]) -> SamplerOffer | None:
+    """The stochastic method that a search gets which needs one, where the request names none: the first."""
+    return next((method for method in methods if method.stochastic), None)
 
 
 def class_index(wanted: str | int | None, classes: Sequence[str]) -> int | None:

@@ -46,14 +46,14 @@ class Plan(Schema):
     explanation: tuple[str, ...]
 
 
-def make_plan(request: GenerateRequest, method: SamplerOffer) -> Plan:
+def make_plan(request: GenerateRequest, method: SamplerOffer, stochastic: SamplerOffer | None = None) -> Plan:
     """The plan of a request that was admitted.
 
     Raises:
         UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun`.
     """
     request = request.model_copy(update={"stop": type(request.stop)()})
-    run = start_run(request, method)
+    run = start_run(request, method, stochastic)
     candidates = 0
     while (proposals := run.ask()) and run.rounds < MAX_ROUNDS:
         nfe = [proposal.nfe for proposal in proposals]

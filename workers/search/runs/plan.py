@@ -47,8 +47,28 @@ def cap(request: GenerateRequest) -> int:
     return min(caps)
 
 
-def make_allowance(search: Search[Any], request: GenerateRequest, sampling: Sampling) -> Allowance:
+def steered(request: GenerateRequest, sampling: Sampling, method: SamplerOffer | None) -> Sampling | None:
+    """The request's sampler by a stochastic method: its own if that is one, else `method`.
+
+    None without one, and with a final generation: other steps would meet other noise.
+    """
+    if sampling.method.stochastic:
+        return sampling
+    if method is None or request.sampler.final_steps is not None:
+        return None
+    choice = sampling.choice.model_copy(update={"method": method.name})
+    return Sampling(method=method, choice=choice, named=method.name)
+
+
+def make_allowance(
+    search: Search[Any], request: GenerateRequest, sampling: Sampling, stochastic: SamplerOffer | None = None
+) -> Allowance:
     """What `search` may spend once the final generation is reserved.
+
+    Args:
+        search, request: what searches, and what for.
+        sampling: how.
+        stochastic: a stochastic method, for searches that use one besides the request's.
 
     Raises:
         BudgetTooSmall: the budget does not leave `num_images` finished candidates and their final generation.
@@ -56,7 +76,13 @@ def make_allowance(search: Search[Any], request: GenerateRequest, sampling: Samp
     """
     options = options_of(search, request.search)
     reserve = reserved(request, sampling)
-    allowance = Allowance(seed=request.seed, nfe=cap(request) - reserve, keep=request.num_images, sampling=sampling)
+    allowance = Allowance(
+        seed=request.seed,
+        nfe=cap(request) - reserve,
+        keep=request.num_images,
+        sampling=sampling,
+        steered=steered(request, sampling, stochastic),
+    )
     least = search.least(allowance, options)
     if allowance.nfe < least:
         needed = {"nfe": least + reserve, "forwards": (least + reserve) * request.sampler.rows}

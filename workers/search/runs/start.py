@@ -11,12 +11,15 @@ from sitsearch.workers.search.runs.sets import SetRun
 Run = SearchRun | SetRun | AdaptiveRun
 
 
-def start_run(request: GenerateRequest, method: SamplerOffer) -> Run:
+def start_run(request: GenerateRequest, method: SamplerOffer, stochastic: SamplerOffer | None = None) -> Run:
     """A fresh run of the request: over one condition, or over many.
+
+    Args:
+        request, method, stochastic: see `SearchRun`.
 
     Raises:
         UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun` and `ManyRun`.
     """
     if not request.condition.is_many:
-        return SearchRun(request, method)
+        return SearchRun(request, method, stochastic)
     return (AdaptiveRun if request.allocation == "adaptive" else SetRun)(request, method)

@@ -72,7 +72,7 @@ def test_what_a_proposal_builds_on_was_left_behind_by_an_earlier_one(name: str) 
                 assert p.recipe.prefix(p.known) in at_hand
             if p.evaluated:
                 assert p.recipe.prefix(p.known) in ends
-            assert p.nfe == state.sampling.cost(p.recipe, p.known, evaluated=p.evaluated)
+            assert p.nfe == state.allowance.of(p.recipe).cost(p.recipe, p.known, evaluated=p.evaluated)
         for p in proposals:
             at_hand |= {p.recipe.prefix(k) for k in range(len(p.recipe.ops) + 1)}
             ends |= {p.recipe} if not p.recipe.finished else set()

@@ -1,0 +1,241 @@
+"""The default search: a bandit that spends a budget on small passes of other searches, and a part of it at random.
+
+Three commitments:
+
+- A stated `share` of every budget is plain random search, candidate by candidate the very ones that `random` would draw
+  first. So `auto` with a budget B is never worse than `random` with `share` B: it has those candidates too.
+- The rest goes to passes of other searches, the arms. Each pass begins from noise of its own, or around the best
+  candidates so far, takes about `nfe_of_pass` and ends in finished images; its reward is the best score that it found.
+  Which arm is next is a max-k-armed bandit's choice, as what counts is the best candidate of all and not the mean.
+- Passes are few where the budget is small, and several are under way at once where it is large, so that the pools that
+  sample stay full.
+
+The bandit is MaxUCB (Balef, Vernade, Eggensperger 2025, arXiv 2505.05226): of arm i with n_i passes, of t in all,
+
+    U_i = m_i + (alpha log(t) / n_i)^2,
+
+m_i the best that the arm found. Here m_i is in standard deviations of the random candidates' scores above their mean,
+and an arm that has not been tried counts as one pass that found what the best random candidate scores, plus its prior:
+how much a pass of it gains on random search. Where the budget buys a pass or two, the prior is what chooses.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from sitsearch.workers.jobs.base import Schema
+from sitsearch.workers.jobs.job import Candidate
+from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.search import base
+from sitsearch.workers.search.algorithms.arms import ARMS, ArmName, Pass, begun, open_arms
+from sitsearch.workers.search.algorithms.random_search import RandomOptions
+
+#: How `random` names its draws: so many in a round.
+DRAWN_TOGETHER: int = RandomOptions().round_size
+#: A pass gets this part of the budget, or so many whole trajectories if that is more; and the last one not fewer than.
+PART_OF_BUDGET, GOOD_PASS, LEAST_PASS = 8, 8, 4
+#: Random candidates that are remembered for the spread of scores, and candidates to search around.
+REMEMBERED, INCUMBENTS = 64, 4
+#: Passes that are under way at once, at most, and the passes of a whole search for each of them.
+MOST_AT_ONCE, FOR_EACH = 4, 4
+
+
+class AutoOptions(base.Options):
+    """Options of the automatic search."""
+
+    share: float = Field(0.25, ge=0, le=1, description="part of the NFE that goes to plain random search")
+    arms: tuple[ArmName, ...] = Field(
+        tuple(ARMS), min_length=1, max_length=len(ARMS), description="searches that it may choose from"
+    )
+    priors: dict[ArmName, float] = Field(
+        {},
+        description="what a first pass gains on random search, in standard deviations; what is left out: as measured",
+    )
+    alpha: float = Field(0.5, ge=0, le=100, description="how much is explored, alpha of MaxUCB")
+    at_once: int | None = Field(None, ge=1, le=64, description="passes under way at once; null: by the budget")
+
+
+class Tried(Schema):
+    """What an arm came to: passes that ended, and the best candidate that they found."""
+
+    arm: ArmName
+    passes: int
+    best: base.Scored
+
+
+class AutoState(base.State):
+    """A search under way.
+
+    Attributes:
+        drawn: random candidates proposed so far.
+        seen: the first of them, with their scores.
+        best: the best finished candidates of the request's own method, best first: what may be searched around.
+        tried: of every arm that has ended a pass.
+        begun: passes begun so far.
+        passes: those under way.
+        draws: random candidates of the round under way.
+    """
+
+    options: AutoOptions
+    drawn: int = 0
+    seen: tuple[base.Scored, ...] = ()
+    best: tuple[base.Scored, ...] = ()
+    tried: tuple[Tried, ...] = ()
+    begun: int = 0
+    passes: tuple[Pass, ...] = ()
+    draws: int = 0
+
+
+class AutoSearch:
+    """Random search and passes of other searches, by what they have found so far."""
+
+    name: ClassVar[str] = "auto"
+    title: ClassVar[str] = "Automatic (bandit over searches)"
+    reference: ClassVar[str] = "sitsearch, after Balef et al. 2025, arXiv 2505.05226"
+    stochastic: ClassVar[bool] = False
+    exact: ClassVar[bool] = False
+    paper: ClassVar[Mapping[str, Any]] = {}
+    Options: ClassVar[type[base.Options]] = AutoOptions
+    State: ClassVar[type[base.State]] = AutoState
+
+    def chosen(self, allowance: base.Allowance, options: AutoOptions) -> Mapping[str, Any]:
+        """The random share in candidates, the NFE of a pass, how many run at once, and which arms come first."""
+        state = AutoState(allowance=allowance, options=options)
+        dealt = _dealt(state)
+        return {
+            "random candidates": _random_share(state),
+            "NFE of a pass": nfe_of_pass(allowance) if dealt.passes else 0,
+            "passes at once": _at_once(state),
+            "first": tuple(part.arm for part in dealt.passes) or ("random",),
+        }
+
+    def least(self, allowance: base.Allowance, options: AutoOptions) -> int:
+        """As many plain trajectories as are wanted."""
+        return allowance.keep * allowance.sampling.whole
+
+    def init(self, allowance: base.Allowance, options: AutoOptions) -> AutoState:
+        """The state before anything was dealt out."""
+        return AutoState(allowance=allowance, options=options)
+
+    def ask(self, state: AutoState) -> tuple[base.Proposal, ...]:
+        """What the passes under way want next, and the random candidates that go with them."""
+        dealt = _dealt(state)
+        proposals = [state.propose(0, _drawn(dealt, dealt.drawn + place)) for place in range(dealt.draws)]
+        proposals += [proposal for part in dealt.passes for proposal in part.ask()]
+        return tuple(
+            proposal.model_copy(update={"id": f"{state.round}-{place}"}) for place, proposal in enumerate(proposals)
+        )
+
+    def tell(self, state: AutoState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]) -> AutoState:
+        """Hand to each pass what it asked for; the passes that are over become the bandit's experience."""
+        told = base.advance(state, proposals, candidates)
+        dealt = _dealt(state)
+        drawn = [base.Scored(recipe=c.recipe, score=base.score_of(c)) for c in candidates[: dealt.draws]]
+        passes, tried, place = [], {arm.arm: arm for arm in state.tried}, dealt.draws
+        for part in dealt.passes:
+            asked = part.ask()
+            part = part.tell(asked, candidates[place : place + len(asked)])
+            place += len(asked)
+            if part.ask():
+                passes.append(part)
+            elif part.best is not None:
+                tried[part.arm] = _with(tried.get(part.arm), part.arm, part.best)
+        own = [
+            base.Scored(recipe=c.recipe, score=base.score_of(c))
+            for c in candidates
+            if c.recipe.finished and c.recipe.method is None
+        ]
+        return told.model_copy(
+            update={
+                "drawn": state.drawn + dealt.draws,
+                "seen": (*state.seen, *drawn)[:REMEMBERED],
+                "best": tuple(sorted((*state.best, *own), key=lambda scored: -scored.score)[:INCUMBENTS]),
+                "tried": tuple(tried.values()),
+                "begun": dealt.begun,
+                "passes": tuple(passes),
+                "draws": 0,
+            }
+        )
+
+
+def nfe_of_pass(allowance: base.Allowance) -> int:
+    """What a pass is given: an eighth of the budget, or eight whole trajectories if that is more."""
+    return max(GOOD_PASS * allowance.sampling.whole, allowance.nfe // PART_OF_BUDGET)
+
+
+def _random_share(state: AutoState) -> int:
+    """Random candidates of the whole search: the share of the budget, rounded up, and as many as are wanted."""
+    whole = state.sampling.whole
+    return max(state.allowance.keep, math.ceil(state.options.share * state.allowance.nfe / whole))
+
+
+def _at_once(state: AutoState) -> int:
+    passes = round((1 - state.options.share) * state.allowance.nfe / nfe_of_pass(state.allowance))
+    return state.options.at_once or min(MOST_AT_ONCE, max(1, passes // FOR_EACH))
+
+
+def _drawn(state: AutoState, number: int) -> Recipe:
+    """The candidate that `random` would draw as its `number`th, counted from 0."""
+    round, index = divmod(number, DRAWN_TOGETHER)
+    noise = Recipe(seed=state.allowance.seed, round=round, index=index)
+    return noise.then(state.sampling.to_end(round=round, index=index))
+
+
+def _dealt(state: AutoState) -> AutoState:
+    """The state with what is done next: random candidates, and new passes where too few are under way.
+
+    Random candidates keep step with what is given to passes, so that their share is kept wherever the search ends. What
+    no pass fits into is random search too.
+    """
+    whole, size, share = state.sampling.whole, nfe_of_pass(state.allowance), state.options.share
+    passes, number = list(state.passes), state.begun
+    left = state.left - sum(part.left for part in passes)
+    due = max(0, _random_share(state) - state.drawn) * whole  # of the random share: it is given to no pass
+    least = LEAST_PASS * whole
+    while len(passes) < _at_once(state) and left - due >= least:
+        name = _next_arm(state, passes)
+        if name is None:
+            break
+        given = min(size, left - due)
+        if left - due - given < least:
+            given = left - due  # what is left besides would buy no pass
+        passes.append(begun(name, state.allowance, number, given, state.best))
+        number, left = number + 1, left - given
+    if passes:
+        steered = state.spent - state.drawn * whole + sum(part.left for part in passes)
+        in_step = math.ceil(share / (1 - share) * steered / whole) if share < 1 else 0
+        draws = max(0, min(in_step - state.drawn, left // whole))
+    else:
+        draws = min(DRAWN_TOGETHER, left // whole)
+    return state.model_copy(update={"passes": tuple(passes), "begun": number, "draws": draws})
+
+
+def _next_arm(state: AutoState, passes: Sequence[Any]) -> ArmName | None:
+    """MaxUCB's choice among the arms that could begin a pass; None if none could."""
+    tried = {arm.arm: arm for arm in state.tried}
+    under_way = [part.arm for part in passes]
+    scores = [scored.score for scored in state.seen]
+    mean, unit = (statistics.fmean(scores), statistics.pstdev(scores) or 1.0) if scores else (0.0, 1.0)
+    found = max(scores, default=mean)
+    rounds = sum(arm.passes for arm in state.tried) + len(under_way) + 1
+
+    def index(name: ArmName) -> float:
+        prior = (found - mean) / unit + state.options.priors.get(name, ARMS[name].prior)
+        best = (tried[name].best.score - mean) / unit if name in tried else prior
+        count = (tried[name].passes if name in tried else 0) + under_way.count(name)
+        return best + (state.options.alpha * math.log(rounds) / max(1, count)) ** 2
+
+    open_now = open_arms(state.options.arms, state.allowance, state.best)
+    return max(open_now, key=index, default=None)  # the first of equals
+
+
+def _with(tried: Tried | None, arm: ArmName, best: base.Scored) -> Tried:
+    """What an arm came to, with another pass of it."""
+    if tried is None:
+        return Tried(arm=arm, passes=1, best=best)
+    return Tried(arm=arm, passes=tried.passes + 1, best=max(tried.best, best, key=lambda scored: scored.score))

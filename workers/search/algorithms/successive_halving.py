@@ -7,8 +7,8 @@ on from the last mark is finished. The evaluation that gave D is also the first 
 score midway costs nothing to those that go on.
 
 How many go on is what their scores are worth. With correlation r of scores at a mark with final scores, both normal,
-the trajectory that will be the best of n, with a final score of z_n = Phi^-1(1 - 1 / (n + 1)) standard deviations, has
-there a score above
+the trajectory that will be the best of n, with a final score of z_n = Phi^-1(2^(-1 / n)) standard deviations (the
+median), has there a score above
 
     r z_n - Phi^-1(c) sqrt(1 - r^2)
 
@@ -133,7 +133,7 @@ class SuccessiveHalving:
     title: ClassVar[str] = "Successive halving on data predictions"
     reference: ClassVar[str] = "sitsearch, after Karnin et al. 2013 and Jamieson and Talwalkar 2016, arXiv 1502.07943"
     stochastic: ClassVar[bool] = False
-    exact: ClassVar[bool] = False  # but with `keep`
+    exact: ClassVar[bool] = False  # unless `keep` is named
     paper: ClassVar[Mapping[str, Any]] = {"starts": MOST, "keep": 0.5}
     Options: ClassVar[type[base.Options]] = HalvingOptions
     State: ClassVar[type[base.State]] = HalvingState
@@ -204,7 +204,7 @@ def fraction(count: int, correlation: float, survival: float) -> float:
     """
     if survival == 1:
         return 1.0
-    r, best = min(1.0, max(0.0, correlation)), NORMAL.inv_cdf(1 - 1 / (count + 1))
+    r, best = min(1.0, max(0.0, correlation)), NORMAL.inv_cdf(0.5 ** (1 / count))
     return 1 - NORMAL.cdf(r * best - NORMAL.inv_cdf(survival) * math.sqrt(1 - r * r))
 
 

@@ -107,7 +107,7 @@ def test_so_many_go_on_that_the_best_is_among_them_as_often_as_was_asked() -> No
             rest = (1 - correlation**2) ** 0.5
             scores = [correlation * final + rest * gauss("error", trial, i) for i, final in enumerate(finals)]
             of_best = scores[finals.index(max(finals))]
-            survived += sum(score > of_best for score in scores) < share * count
+            survived += sum(score > of_best for score in scores) + 0.5 < share * count  # half of the last one
         assert survived / 300 == pytest.approx(survival, abs=0.08)
 
 
@@ -118,7 +118,7 @@ def test_the_better_scores_foretell_the_end_the_fewer_go_on() -> None:
     for survival in SURVIVAL[:-1]:
         shares = [fraction(64, r / 20, survival) for r in range(21)]
         assert shares == sorted(shares, reverse=True)
-        assert shares[0] == pytest.approx(survival) and shares[-1] == pytest.approx(1 / 65)
+        assert shares[0] == pytest.approx(survival) and shares[-1] * 64 < 1
 
 
 def test_a_mark_that_tells_nothing_keeps_all_for_the_next() -> None:
@@ -138,16 +138,15 @@ def test_it_prunes_more_where_the_noise_is_small_once_it_has_seen_it() -> None:
     assert finishing[0.1] < 0.5 * finishing[3.0]
 
 
-@pytest.mark.parametrize("quantile", [None, 0.8])
-def test_where_scores_foretell_the_end_it_beats_the_fixed_half_at_the_same_budget(quantile: float | None) -> None:
+def test_where_scores_foretell_the_end_it_beats_the_fixed_half_at_the_same_budget() -> None:
     score = noisy(0.05)
 
     def bests(**options: object) -> list[float]:
-        return [best(play(first(1600, seed=seed, **options), score)[1]) for seed in range(150)]
+        return [best(play(first(1600, seed=seed, **options), score)[1]) for seed in range(80)]
 
-    ours, fixed = bests(quantile=quantile), bests(preset="paper")
+    ours, fixed = bests(), bests(preset="paper")
     gains = [a - b for a, b in zip(ours, fixed, strict=True)]
-    assert statistics.mean(gains) > 2.5 * statistics.stdev(gains) / len(gains) ** 0.5
+    assert statistics.mean(gains) > 3 * statistics.stdev(gains) / len(gains) ** 0.5
 
 
 def test_a_budget_goes_to_equal_passes() -> None:

@@ -30,7 +30,10 @@ def own_threads() -> Iterator[None]:
 def test_what_is_missing_is_searched_and_comes_out_as_it_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(TASKS, "prompts", replace(TASKS["prompts"], sampler={"steps": 2, "guidance": 1.0}))
+    # The classifier selects here, as CLIP takes long to import.
+    judges = (*TASKS["prompts"].judges, "classifier")
+    small = replace(TASKS["prompts"], selector="classifier", judges=judges, sampler={"steps": 2, "guidance": 1.0})
+    monkeypatch.setitem(TASKS, "prompts", small)
     monkeypatch.setattr(cells, "SCORED", 4)
     command = ["--out", str(tmp_path), *ARGUMENTS, "--threads", "1", "--contenders", *CONTENDERS]
     main(command)
@@ -39,6 +42,7 @@ def test_what_is_missing_is_searched_and_comes_out_as_it_did(
     for record in log.records:
         assert record["nfe"] == record["forwards"] == record["budget"]
         assert record["judges"]["attributes"] in range(7) and record["judges"]["auditor"] < 0
+        assert record["judges"]["classifier"] == pytest.approx(record["score"], abs=1e-4)  # of the winner's picture
         assert record["seconds"] > 0 and record["together"] == 2 and record["device"] == "cpu"
     by_key = {(r["contender"], r["budget"], r["condition"]): r["score"] for r in log.records}
     assert len(by_key) == 8

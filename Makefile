@@ -37,8 +37,8 @@ loadtest: setup  ## Locust against a fresh service; writes loadtest/out/report.m
 evaluate: setup  ## quality of the bundled generator, and what search adds
 	$(BIN)/python -m sitsearch.workers.studies.evaluate --out docs/quality
 
-study: setup  ## every algorithm at eight budgets on two tasks: tables and plot in docs/study (made for a GPU; resumes)
-	$(BIN)/python -m sitsearch.workers.studies.comparison --out docs/study
+study: setup  ## every algorithm at eight budgets on two tasks, into docs/study; STUDY="--device cuda --processes 8"
+	$(BIN)/python -m sitsearch.workers.studies.comparison --out docs/study $(STUDY)
 
 bench: setup  ## the engine against its ceiling, loops, mixed load, the whole service; tables and plot in docs/benchmarks
 	$(BIN)/python -m bench

@@ -8,8 +8,9 @@ from typing import Any
 
 from sitsearch.workers.studies.comparison.analysis import BASELINE, SCORE, CellFigures, TaskFigures
 
-#: Line styles go through these, colours through matplotlib's ten, so that twenty contenders differ.
-STYLES = ("-", "--")
+#: Line styles go through these when matplotlib's ten colours are used up.
+STYLES = ("-", "--", ":")
+BASELINE_LOOK: dict[str, Any] = {"color": "black", "marker": "o", "markersize": 3, "linewidth": 2.4}
 
 
 def plot(path: Path, tasks: Sequence[TaskFigures]) -> None:
@@ -18,17 +19,17 @@ def plot(path: Path, tasks: Sequence[TaskFigures]) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure, axes = plt.subplots(len(tasks), 3, figsize=(19, 5.2 * len(tasks)), squeeze=False)
+    everyone = sorted({label for task in tasks for label in task.contenders if label != BASELINE})
+    looks = {label: _look(place) for place, label in enumerate(everyone)} | {BASELINE: BASELINE_LOOK}
     for task, (by_nfe, difference, by_time) in zip(tasks, axes, strict=True):
         # A log-probability is shown by its distance from 0, or the best could not be told apart.
         negated = all(cell.means[SCORE] < 0 for cell in task.cells.values())
         spans = []
-        for number, label in enumerate(task.contenders):
-            look: dict[str, Any] = {"color": f"C{number % 10}", "linestyle": STYLES[number // 10 % len(STYLES)]}
-            look |= {"marker": "o", "markersize": 3, "linewidth": 2.4 if label == BASELINE else 1.3, "label": label}
-            if label == BASELINE:
-                look["color"] = "black"
+        for label in task.contenders:
+            look = looks[label] | {"label": label}
             cells = [(b, task.cells[label, b]) for b in task.budgets if (label, b) in task.cells]
             scores = [-c.means[SCORE] if negated else c.means[SCORE] for _, c in cells]
             by_nfe.plot([b for b, _ in cells], scores, **look)
@@ -49,6 +50,10 @@ def plot(path: Path, tasks: Sequence[TaskFigures]) -> None:
             difference.set_yscale("symlog", linthresh=sorted(spans)[len(spans) // 2] or 1.0)
         difference.set(ylabel="paired difference in score to random, 95% interval", title="Difference at equal NFE")
         by_nfe.set(title=f"{task.name}: score by NFE")
+        for log_scaled in (by_time.xaxis, *((by_nfe.yaxis, by_time.yaxis) if negated else ())):
+            log_scaled.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            log_scaled.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            log_scaled.set_minor_formatter(NullFormatter())
         by_time.set(xlabel=f"seconds of a search ({', '.join(task.devices)})", title="Score by wall time")
         by_time.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
         for axis in (by_nfe, difference, by_time):
@@ -56,6 +61,12 @@ def plot(path: Path, tasks: Sequence[TaskFigures]) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def _look(place: int) -> dict[str, Any]:
+    """How a contender is drawn, alike in all tasks."""
+    style = STYLES[place // 10 % len(STYLES)]
+    return {"color": f"C{place % 10}", "linestyle": style, "marker": "o", "markersize": 3, "linewidth": 1.3}
 
 
 def _difference(axis: Any, cells: Sequence[tuple[int, CellFigures]], look: dict[str, Any]) -> list[float]:

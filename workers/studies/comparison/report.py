@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,10 @@ def _task(task: TaskFigures) -> Iterator[str]:
     )
     for figure in task.figures:
         title = "Score" if figure == SCORE else f"Judge `{figure}`"
-        yield from _table(f"{title}: mean", task, lambda cell, f=figure: _number(cell.means[f]))
+        yield from _table(f"{title}: mean", task, partial(_mean_of, figure))
         if any(cell.differences for cell in task.cells.values()):
-            yield from _table(
-                f"{title}: difference to random at equal NFE",
-                task,
-                lambda cell, f=figure: _difference(cell.differences.get(f)),
-                without=(BASELINE,),
-            )
+            heading = f"{title}: difference to random at equal NFE"
+            yield from _table(heading, task, partial(_difference_of, figure), without=(BASELINE,))
     yield from _reached(task)
     yield from _equal_time(task)
 
@@ -157,7 +154,12 @@ def _number(value: float) -> str:
     return f"{value:.4f}"
 
 
-def _difference(found: Estimate | None) -> str:
+def _mean_of(figure: str, cell: CellFigures) -> str:
+    return _number(cell.means[figure])
+
+
+def _difference_of(figure: str, cell: CellFigures) -> str:
+    found = cell.differences.get(figure)
     if found is None:
         return NONE
     if found.low is None or found.high is None:

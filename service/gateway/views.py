@@ -45,6 +45,7 @@ class ResultView(View):
     images: tuple[ImageView, ...]
     candidates: int
     stopped_by: Literal["budget", "score", "patience", "seconds"]
+    warnings: tuple[str, ...]
 
 
 class JobView(View):
@@ -96,7 +97,12 @@ def job_view(snapshot: Snapshot, root: str) -> JobView:
         images = tuple(
             ImageView(**dict(image), links=SelfLink(self_=image_link(image.rank))) for image in job.result.images
         )
-        result = ResultView(images=images, candidates=job.result.candidates, stopped_by=job.result.stopped_by)
+        result = ResultView(
+            images=images,
+            candidates=job.result.candidates,
+            stopped_by=job.result.stopped_by,
+            warnings=job.result.warnings,
+        )
     return JobView(
         id=job.id,
         status=job.status,

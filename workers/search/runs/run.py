@@ -160,8 +160,8 @@ class SearchRun(WithAccounts):
 
     @property
     def kept(self) -> tuple[Candidate, ...]:
-        """The candidates whose images may still be asked for: `best` first, then those an extension may return to."""
-        return self.best + tuple(c for c in self._winners.finals if c not in self.best)
+        """The candidates whose images may still be asked for: `best` first, then what may yet be among them."""
+        return tuple({c.id: c for c in (*self.best, *self._winners.finals, *self._winners.held)}.values())
 
     @property
     def phase(self) -> Phase:

@@ -13,6 +13,9 @@ from sitsearch.workers.search.runs.plan import final
 from sitsearch.workers.search.runs.selection import Selection
 from sitsearch.workers.search.sampling import PLACES, Sampling
 
+#: Candidates that are held besides the best where scores still change: one of them may turn out to be better.
+SPARE = 16
+
 
 class Winners:
     """The best of the search and of the final generation, at most `num_images` each.
@@ -23,6 +26,7 @@ class Winners:
 
     Attributes:
         top: the best candidates of the search so far, best first.
+        held: the same, and those that could yet take their place.
         finals: the best of the final generation, best first.
     """
 
@@ -30,7 +34,9 @@ class Winners:
         self._count, self._sampling = request.num_images, sampling
         self._selection = Selection(request.verifier)
         self._scores: dict[Recipe, float] = {}
+        self._most = self._count + (0 if self._selection.settled else SPARE)
         self.top: tuple[Candidate, ...] = ()
+        self.held: tuple[Candidate, ...] = ()
         self.finals: tuple[Candidate, ...] = ()
 
     def score(self, candidate: Candidate) -> float:
@@ -40,7 +46,7 @@ class Winners:
     def see(self, candidates: Sequence[Candidate]) -> None:
         """Take a round's scores, and bring those of the winners up to date."""
         self._selection.add(candidates)
-        known = (*self.top, *self.finals, *candidates)
+        known = (*self.held, *self.finals, *candidates)
         self._scores = self._selection.scores([candidate.recipe for candidate in known])
 
     def up_to_date(self, state: base.S) -> base.S:
@@ -52,11 +58,12 @@ class Winners:
 
     def add(self, candidates: Sequence[Candidate]) -> None:
         """Let candidates of the search, which were seen, take their places."""
-        self.top = self._best_of((*self.top, *candidates))
+        self.held = self._best_of((*self.held, *candidates))
+        self.top = self.held[: self._count]
 
     def add_final(self, candidates: Sequence[Candidate]) -> None:
         """Let candidates of the final generation, which were seen, take their places."""
-        self.finals = self._best_of((*self.finals, *candidates))
+        self.finals = self._best_of((*self.finals, *candidates))[: self._count]
 
     def _best_of(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
         """The best distinct ones; a data prediction is no match for a later one, nor for a finished image.
@@ -69,7 +76,7 @@ class Winners:
             distinct.setdefault(self._trajectory(candidate.recipe), candidate)
         ordered = list(distinct.values())
         ordered.sort(key=lambda c: (-round(c.recipe.time, PLACES), -self._scores[c.recipe]))
-        return tuple(ordered[: self._count])
+        return tuple(ordered[: self._most])
 
     def _trajectory(self, recipe: Recipe) -> Recipe:
         """The same for all recipes of one image: what draws no noise, no draw tells apart, nor where it is cut."""

@@ -89,6 +89,22 @@ class Usage(Schema):
     forwards_wasted: int = 0
 
 
+class Estimate(Schema):
+    """What the winner's score is worth, see `sitsearch.workers.search.runs.estimates`.
+
+    Attributes:
+        score, low, high: the estimate, and an interval at the level `confidence`.
+        method: `another_seed`, the best score that the same search would find from another seed; `left_out`, how
+            members of an ensemble judge winners that the others chose, in standard deviations above their mean.
+    """
+
+    score: float
+    low: float
+    high: float
+    confidence: float = 0.95
+    method: Literal["another_seed", "left_out"]
+
+
 class ResultImage(Schema):
     """One of the best candidates, best first.
 
@@ -97,6 +113,8 @@ class ResultImage(Schema):
         audits: what the auditors say of it.
         score: what it was selected by.
         finished: it is a sample at t = 1; if not, a data prediction on the way there.
+        estimate: of the winner: its score is the largest of many. It is of the search's own images, before a final
+            generation. None where nothing honest can be said.
     """
 
     rank: int
@@ -104,6 +122,7 @@ class ResultImage(Schema):
     score: float
     candidate: Candidate
     finished: bool = True
+    estimate: Estimate | None = None
 
 
 class Result(Schema):

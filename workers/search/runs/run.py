@@ -186,6 +186,7 @@ class SearchRun(WithAccounts):
                     candidate=c,
                     audits=self._audits.of(c),
                     finished=c.recipe.finished,
+                    estimate=self._winners.estimate() if rank == 0 and c.recipe.finished else None,
                 )
                 for rank, c in enumerate(self.best)
             ),

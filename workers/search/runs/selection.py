@@ -16,11 +16,12 @@ from __future__ import annotations
 import math
 import statistics
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from sitsearch.workers.jobs.job import Candidate
+from sitsearch.workers.jobs.job import Candidate, Estimate
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import VerifierChoice
+from sitsearch.workers.search.runs.estimates import another_seed, left_out
 from sitsearch.workers.search.sampling import PLACES
 
 
@@ -63,19 +64,38 @@ class Selection:
             return {recipe: self._seen[recipe][0] for recipe in recipes}
         if self.choice.rule == "gate":
             return {recipe: self._gated(self._seen[recipe]) for recipe in recipes}
-        if self.choice.rule == "zscore":
-            times = {_time(recipe) for recipe in recipes}
-            moments = {time: [_moments(ordered) for ordered in self._peers[time]] for time in times}
-            return {recipe: self._standardised(self._seen[recipe], moments[_time(recipe)]) for recipe in recipes}
-        return {recipe: _rank(self._seen[recipe], self._peers[_time(recipe)]) for recipe in recipes}
+        whole = math.fsum(self.choice.weights or (1.0,) * len(self.choice.names))
+        return {recipe: math.fsum(parts) / whole for recipe, parts in self._parts(recipes).items()}
 
-    def _standardised(self, scores: tuple[float, ...], moments: Sequence[tuple[float, float]]) -> float:
-        weights = self.choice.weights or (1.0,) * len(scores)
-        parts = [
-            weight * (score - mean) / spread
-            for weight, score, (mean, spread) in zip(weights, scores, moments, strict=True)
-        ]
-        return math.fsum(parts) / math.fsum(weights)
+    def estimate(self, *, independent: bool, besides: Collection[Recipe] = ()) -> Estimate | None:
+        """What the best score among the finished images is worth (see `estimates`); None where it cannot be told.
+
+        Args:
+            independent: the search draws its candidates independently, and ends whatever they score.
+            besides: images that are left out of account, those of the final generation.
+        """
+        pool = [recipe for recipe in self._seen if recipe.finished and recipe not in besides]
+        if self.settled:
+            return another_seed([*self.scores(pool).values()]) if independent else None
+        parts = self._parts(pool)
+        return left_out([self._seen[recipe] for recipe in pool], [parts[recipe] for recipe in pool])
+
+    def _parts(self, recipes: Sequence[Recipe]) -> dict[Recipe, list[float]]:
+        """What each member adds to the scores of these, under a rule that compares them with their peers."""
+        if self.choice.rule == "rank":
+            return {recipe: _ranks_among(self._seen[recipe], self._peers[_time(recipe)]) for recipe in recipes}
+        weights = self.choice.weights or (1.0,) * len(self.choice.names)
+        times = {_time(recipe) for recipe in recipes}
+        moments = {time: [_moments(ordered) for ordered in self._peers[time]] for time in times}
+        return {
+            recipe: [
+                weight * (score - mean) / spread
+                for weight, score, (mean, spread) in zip(
+                    weights, self._seen[recipe], moments[_time(recipe)], strict=True
+                )
+            ]
+            for recipe in recipes
+        }
 
     def _gated(self, scores: tuple[float, ...]) -> float:
         """The last member's score, squeezed into (0, 1) where the gates are passed; else in (-1, 0) by what lacks."""
@@ -91,12 +111,11 @@ def _time(recipe: Recipe) -> float:
     return round(recipe.time, PLACES)
 
 
-def _rank(scores: tuple[float, ...], peers: Sequence[Sequence[float]]) -> float:
-    ranks = [
+def _ranks_among(scores: tuple[float, ...], peers: Sequence[Sequence[float]]) -> list[float]:
+    return [
         (bisect_left(ordered, score) + bisect_right(ordered, score) + 1) / (2 * len(ordered))
         for ordered, score in zip(peers, scores, strict=True)
     ]
-    return math.fsum(ranks) / len(ranks)
 
 
 def _moments(ordered: Sequence[float]) -> tuple[float, float]:

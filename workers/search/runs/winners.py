@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sitsearch.workers.jobs.job import Candidate
+from sitsearch.workers.jobs.job import Candidate, Estimate
 from sitsearch.workers.jobs.recipe import Integrate, Op, Recipe
-from sitsearch.workers.jobs.request import GenerateRequest
+from sitsearch.workers.jobs.request import GenerateRequest, StopRules
 from sitsearch.workers.search import base
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.runs.plan import final
@@ -32,16 +32,23 @@ class Winners:
 
     def __init__(self, request: GenerateRequest, sampling: Sampling) -> None:
         self._count, self._sampling = request.num_images, sampling
+        #: Candidates come from fresh noise alone, and their scores do not tell when to stop.
+        self._independent = request.search.algorithm == "random" and request.stop == StopRules()
         self._selection = Selection(request.verifier)
         self._scores: dict[Recipe, float] = {}
         self._most = self._count + (0 if self._selection.settled else SPARE)
         self.top: tuple[Candidate, ...] = ()
         self.held: tuple[Candidate, ...] = ()
+        self._regenerated: set[Recipe] = set()
         self.finals: tuple[Candidate, ...] = ()
 
     def score(self, candidate: Candidate) -> float:
         """What a winner, or a candidate of the last round, selects by now; higher is better."""
         return self._scores[candidate.recipe]
+
+    def estimate(self) -> Estimate | None:
+        """What the best score of the search is worth; None where it cannot be told."""
+        return self._selection.estimate(independent=self._independent, besides=self._regenerated)
 
     def see(self, candidates: Sequence[Candidate]) -> None:
         """Take a round's scores, and bring those of the winners up to date."""
@@ -63,6 +70,7 @@ class Winners:
 
     def add_final(self, candidates: Sequence[Candidate]) -> None:
         """Let candidates of the final generation, which were seen, take their places."""
+        self._regenerated |= {candidate.recipe for candidate in candidates}
         self.finals = self._best_of((*self.finals, *candidates))[: self._count]
 
     def _best_of(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -13,6 +13,7 @@ Pure like the searches it drives: no I/O and no clock. `ask(out_of_time=True)` i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -66,6 +67,7 @@ class SearchRun(WithAccounts):
         self._told: tuple[Candidate, ...] = ()
         self._count = 0
         self._owed = 0  # NFE that finishing took of what the search may spend, until an extension makes up for it
+        self._saved = 0  # NFE that rows which unguided evaluations saved have bought so far
         self._stopped_by: StopReason | None = None
 
     def ask(self, *, out_of_time: bool = False) -> tuple[Proposal, ...]:
@@ -109,6 +111,8 @@ class SearchRun(WithAccounts):
             scores = best.scores if self.request.verifier.members else None
             finished = best if best.recipe.finished else None
             self._accounts.add(candidates, phase, finished, self._winners.score(best), scores)
+            if phase == "search":
+                self._spend_saved()
         self._told = tuple(candidates)
 
     @property
@@ -206,6 +210,15 @@ class SearchRun(WithAccounts):
         if stop.patience_nfe is not None and best is not None and self._accounts.idle >= stop.patience_nfe:
             return "patience"
         return "seconds" if out_of_time else None
+
+    def _spend_saved(self) -> None:
+        """Let a search that has planned its forwards at their most, and is at its end, have what was not taken.
+
+        An evaluation outside of the guidance interval takes one row, where two were planned.
+        """
+        saved = self.usage.nfe_search - math.ceil(self.usage.forwards_search / self.request.sampler.rows)
+        if self.request.budget.nfe is None and saved > self._saved and not self._search.ask(self._state):
+            self._state, self._saved = base.extend(self._state, saved - self._saved), saved
 
     def _finish_proposals(self) -> tuple[Proposal, ...]:
         """What is missing of the finished images that were asked for."""

@@ -26,13 +26,14 @@ from sitsearch.workers.engine.judge import judges_sets, scores_by_name, set_scor
 from sitsearch.workers.engine.offers import METHODS, method_named
 from sitsearch.workers.engine.orders import Order, orders_of
 from sitsearch.workers.engine.trajectory import Sample, made_of
+from sitsearch.workers.errors import Unsuitable
 from sitsearch.workers.jobs.job import Candidate, Progress, Result, Usage
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.defaults import stochastic_among, with_sampler
 from sitsearch.workers.search.runs.drive import InMemory, Made, drive
-from sitsearch.workers.search.runs.start import Run, start_run
+from sitsearch.workers.search.runs.start import JUDGES_SETS, Run, start_run
 
 DEFAULT_SAMPLER = SamplerChoice()
 
@@ -137,6 +138,9 @@ def run_request(
     Raises:
         UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun`.
     """
+    for field, name in request.verifiers:
+        if not request.condition.is_many and judges_sets(verifiers[name]):
+            raise Unsuitable(field, JUDGES_SETS.format(name=name))
     run = start_run(request, method_named(request.sampler.method), stochastic_among(METHODS.values()))
     here = _Here(engine, verifiers, request, conditions, watch)
     deadline = None if request.budget.seconds is None else time.monotonic() + request.budget.seconds

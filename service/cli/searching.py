@@ -75,6 +75,8 @@ def store(folder: Path, name: str, record: dict[str, Any], images: list[bytes]) 
         path = folder / f"{name}-{rank}.png"
         path.write_bytes(png)
         out.print(f"{path}  score {record['result']['images'][rank]['score']:.4f}", soft_wrap=True)
+    for warning in (record.get("result") or {}).get("warnings", ()):
+        err.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     if images:
         progress = record["progress"]
         out.print(

@@ -15,7 +15,7 @@ from sitsearch.workers.jobs.offer import AlgorithmOffer, ModelOffer, Offer, Samp
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.runs.defaults import class_index, stochastic_among, with_sampler
 from sitsearch.workers.search.runs.plan import reserved, sampling_of
-from sitsearch.workers.search.runs.start import start_run
+from sitsearch.workers.search.runs.start import JUDGES_SETS, start_run
 
 Named = TypeVar("Named", ModelOffer, VerifierOffer, AlgorithmOffer, SamplerOffer)
 
@@ -35,9 +35,12 @@ def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[Gene
     model = _pick("model", "model", request.model, offer.models)
     indices = _class_indices(request, model)
     fitting = [verifier for verifier in offer.verifiers if not verifier.models or model.name in verifier.models]
-    for field, name in _verifiers(request):
+    for field, name in request.verifiers:
         verifier = _pick(field, "verifier", name, fitting)
         _check_needs(field, verifier, request, model)
+        if verifier.sets and not request.condition.is_many:
+            single = (offer.name for offer in fitting if not offer.sets)
+            raise _refusal("verifier-unsuitable", field, JUDGES_SETS.format(name=verifier.name), single)
         if "preview" in verifier.needs and field.startswith("auditors"):
             message = f"verifier {verifier.name!r} judges trajectories while they are made, and cannot audit"
             raise _refusal("verifier-unsuitable", field, message)
@@ -51,14 +54,6 @@ def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[Gene
         raise _refusal("sampler-unsuitable", "sampler.method", message, suited)
     _check_budget(request, method, stochastic_among(model.samplers), max_nfe)
     return request, indices
-
-
-def _verifiers(request: GenerateRequest) -> list[tuple[str, str]]:
-    """The verifiers that a request names, each with the field that names it."""
-    members = request.verifier.members
-    named = [("verifier.name", request.verifier.name)] if members is None else []
-    named += [(f"verifier.members.{place}", name) for place, name in enumerate(members or ())]
-    return named + [(f"auditors.{place}", name) for place, name in enumerate(request.auditors)]
 
 
 def _refusal(slug: str, field: str, message: str, allowed: Iterable[Any] | None = None) -> Invalid:

@@ -48,7 +48,7 @@ def extension_of(job: Job, nfe: int, offer: Offer, *, max_nfe: int) -> Extension
     """What raises the job's budget to `nfe` in all; None if that is its budget already.
 
     Raises:
-        Invalid: the budget would shrink, exceed `max_nfe`, or not buy another final generation.
+        Invalid: the budget would shrink, exceed `max_nfe`, or not buy what it takes to go on.
         Conflict: the job has not succeeded, so there is no finished search to go on from.
     """
     now = cap(job.request) + sum(extension.nfe for extension in job.extensions)
@@ -57,10 +57,15 @@ def extension_of(job: Job, nfe: int, offer: Offer, *, max_nfe: int) -> Extension
     if job.status is not Status.SUCCEEDED:
         raise Conflict(f"the job is {job.status}; only one that has succeeded can be extended", slug="not-succeeded")
     needed = reserved(job.request, sampling_of(job.request, _method(job.request, offer)))
+    finished = job.usage.nfe_finish  # what a search that ended early took of the budget that it goes on with
     for wrong, message in (
         (nfe < now, f"must be more than the {now} NFE that the search had"),
         (nfe > max_nfe, f"at most {max_nfe} NFE a job here"),
-        (nfe < now + needed, f"must be at least {now + needed}: another final generation takes {needed}"),
+        (
+            nfe < now + needed + finished,
+            f"must be at least {now + needed + finished}: another final generation takes {needed}, and {finished} "
+            "went into finishing what the search had begun",
+        ),
     ):
         if wrong:
             raise Invalid([FieldError(field="nfe", message=message)], slug="budget-unsuitable")

@@ -45,6 +45,7 @@ class ResultView(View):
     images: tuple[ImageView, ...]
     candidates: int
     stopped_by: Literal["budget", "score", "patience", "seconds"]
+    warnings: tuple[str, ...]
 
 
 class JobView(View):
@@ -79,8 +80,10 @@ class JobsView(View):
 
 def ranked(snapshot: Snapshot) -> tuple[str, ...]:
     """Ids of the candidates whose images can be fetched, best first: the result's, or the best so far."""
-    result = snapshot.job.result
-    return snapshot.best if result is None else tuple(image.candidate.id for image in result.images)
+    result, request = snapshot.job.result, snapshot.job.request
+    if result is None:  # images are held of more than were asked for
+        return snapshot.best[: request.num_images] if request.condition.classes is None else snapshot.best
+    return tuple(image.candidate.id for image in result.images)
 
 
 def job_view(snapshot: Snapshot, root: str) -> JobView:
@@ -96,7 +99,12 @@ def job_view(snapshot: Snapshot, root: str) -> JobView:
         images = tuple(
             ImageView(**dict(image), links=SelfLink(self_=image_link(image.rank))) for image in job.result.images
         )
-        result = ResultView(images=images, candidates=job.result.candidates, stopped_by=job.result.stopped_by)
+        result = ResultView(
+            images=images,
+            candidates=job.result.candidates,
+            stopped_by=job.result.stopped_by,
+            warnings=job.result.warnings,
+        )
     return JobView(
         id=job.id,
         status=job.status,

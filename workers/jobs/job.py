@@ -11,12 +11,16 @@ from sitsearch.workers.jobs.base import Count, Schema
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import MAX_NFE, GenerateRequest
 
+#: What a candidate was made for: `search`, what the search proposed; `finish`, what a search that ended early owed: its
+#: best previews carried on to t = 1, and the images that were missing; `final`, the winners at `final_steps`.
+Phase = Literal["search", "finish", "final"]
+
 
 class Candidate(Schema):
     """One evaluated trajectory: its recipe, what it cost and how it scored.
 
-    `phase` is `search` for candidates the search proposed and `final` for the re-generated winners. A candidate whose
-    recipe ends before t = 1 was scored on its data prediction. `condition` counts the request's conditions.
+    A candidate whose recipe ends before t = 1 was scored on its data prediction. `condition` counts the request's
+    conditions.
     """
 
     id: str
@@ -24,7 +28,7 @@ class Candidate(Schema):
     nfe: int
     forwards: int
     scores: dict[str, float]
-    phase: Literal["search", "final"] = "search"
+    phase: Phase = "search"
     condition: int = 0
 
 
@@ -73,20 +77,45 @@ class Progress(Schema):
 
 
 class Usage(Schema):
-    """What was spent, by phase. `wasted` was computed again after a fault and is not part of the budget."""
+    """What was spent, by `Phase`. `wasted` was computed again after a fault and is not part of the budget."""
 
     nfe_search: int = 0
+    nfe_finish: int = 0
     nfe_final: int = 0
     nfe_wasted: int = 0
     forwards_search: int = 0
+    forwards_finish: int = 0
     forwards_final: int = 0
     forwards_wasted: int = 0
 
 
-class ResultImage(Schema):
-    """One of the best candidates, best first; `rank` counts from 0, `audits` are what the auditors say of it.
+class Estimate(Schema):
+    """What the winner's score is worth, see `sitsearch.workers.search.runs.estimates`.
 
-    Of many conditions `rank` counts the slots, and `nfe` is what the image's condition took in all.
+    Attributes:
+        score, low, high: the estimate, and an interval at the level `confidence`.
+        method: `another_seed`, the best score that the same search would find from another seed; `left_out`, how
+            members of an ensemble judge winners that the others chose, in standard deviations above their mean.
+    """
+
+    score: float
+    low: float
+    high: float
+    confidence: float = 0.95
+    method: Literal["another_seed", "left_out"]
+
+
+class ResultImage(Schema):
+    """One of the best candidates, best first.
+
+    Attributes:
+        rank: counts from 0; of many conditions, the slots.
+        audits: what the auditors say of it.
+        score: what it was selected by.
+        nfe: what its condition took in all, of many.
+        finished: it is a sample at t = 1; if not, a data prediction on the way there.
+        estimate: of the winner: its score is the largest of many. It is of the search's own images, before a final
+            generation. None where nothing honest can be said.
     """
 
     rank: int
@@ -94,6 +123,8 @@ class ResultImage(Schema):
     score: float
     candidate: Candidate
     nfe: int | None = None
+    finished: bool = True
+    estimate: Estimate | None = None
 
 
 class Result(Schema):
@@ -105,12 +136,14 @@ class Result(Schema):
         hacking: auditors that fell while the selecting score rose (`sitsearch.workers.search.runs.selection.hacking`);
             None without auditors.
         stopped_by: what ended it.
+        warnings: where the images are not what was asked for, in sentences.
     """
 
     images: tuple[ResultImage, ...]
     candidates: int
     hacking: tuple[str, ...] | None = None
     stopped_by: Literal["budget", "score", "patience", "seconds"]
+    warnings: tuple[str, ...] = ()
 
 
 class JobError(Schema):

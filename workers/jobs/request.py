@@ -229,6 +229,14 @@ class GenerateRequest(Schema):
             raise ValueError(f"`{info.field_name}` {message}; for more images of one, see `num_images`")
         return value
 
+    @property
+    def verifiers(self) -> tuple[tuple[str, str], ...]:
+        """The verifiers that are named, each as `(field that names it, name)`."""
+        members = self.verifier.members
+        named = [("verifier.name", self.verifier.name)] if members is None else []
+        named += [(f"verifier.members.{place}", name) for place, name in enumerate(members or ())]
+        return (*named, *((f"auditors.{place}", name) for place, name in enumerate(self.auditors)))
+
     @model_validator(mode="after")
     def _goes_together(self) -> GenerateRequest:
         if len(set(self.auditors)) != len(self.auditors) or set(self.auditors) & set(self.verifier.names):

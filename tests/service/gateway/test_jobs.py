@@ -15,14 +15,16 @@ import pytest
 from fastapi import routing
 from fastapi.sse import KEEPALIVE_COMMENT
 
+from sitsearch.service.gateway.views import job_view, ranked
 from sitsearch.workers.jobs.embedded import EmbeddedValkey
 from sitsearch.workers.jobs.job import JobError, Status, Usage
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.jobs.store import JobStore
+from sitsearch.workers.jobs.store.records import Snapshot
 from sitsearch.workers.serving.work import conditions_of
 from sitsearch.workers.settings import Settings
 from tests.service.gateway.conftest import OFFER, body, problem, serving
-from tests.workers.jobs.store.makers import PNG, claimed, log_round, make_job, make_result, succeeded
+from tests.workers.jobs.store.makers import PNG, claimed, log_round, make_job, make_request, make_result, succeeded
 
 
 async def test_a_submitted_job_is_queued_and_found_by_its_links(http: httpx.AsyncClient, store: JobStore) -> None:
@@ -130,7 +132,7 @@ async def test_a_finished_job_shows_result_usage_and_image_links(http: httpx.Asy
 
 
 async def test_a_running_job_serves_its_best_images_so_far(http: httpx.AsyncClient, store: JobStore) -> None:
-    claim = await claimed(store)
+    claim = await claimed(store, request=make_request(num_images=2))
     await log_round(store, claim, 0)
     await log_round(store, claim, 1, keep=("1-0", "0-0"))
     job = (await http.get(f"/jobs/{claim.job.id}")).json()
@@ -349,3 +351,11 @@ async def test_the_interface_description_covers_body_and_problems(http: httpx.As
     assert "verifier" in schema["components"]["schemas"]["GenerateBody"]["required"]
     names = json.dumps(schema).split('"#/components/schemas/')[1:]
     assert {name.split('"')[0] for name in names} <= set(schema["components"]["schemas"])
+
+
+@pytest.mark.parametrize(("fields", "shown"), [({"num_images": 2}, 2), ({"condition": {"classes": ["A"] * 3}}, 3)])
+def test_while_a_job_runs_as_many_images_are_shown_as_were_asked_for(fields: dict[str, Any], shown: int) -> None:
+    """An ensemble's job holds more, which may yet turn out to be better."""
+    snapshot = Snapshot(make_job(request=make_request(**fields)), None, ("a", "b", "c"), "0-0")
+    assert ranked(snapshot) == ("a", "b", "c")[:shown]
+    assert len(job_view(snapshot, "").links.images) == shown

@@ -15,6 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sitsearch.service.gateway.app import create_app
+from sitsearch.service.gateway.checks import admit
+from sitsearch.service.gateway.problems import Invalid
+from sitsearch.workers.jobs.offer import VerifierOffer
+from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.settings import Settings
@@ -151,6 +155,30 @@ def test_a_field_at_fault_is_named(
     errors = problem(answer, 422, slug)["errors"]
     assert [error["field"] for error in errors] == [field], errors
     assert errors[0].get("allowed") == allowed
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"verifier": "fid"}, "verifier.name"),
+        ({"verifier": {"name": "ensemble", "members": ["classifier", "fid"]}}, "verifier.members.1"),
+        ({"auditors": ["aesthetic", "fid"]}, "auditors.1"),
+    ],
+)
+def test_a_verifier_of_sets_is_refused_where_there_is_one_condition(fields: dict[str, Any], field: str) -> None:
+    fid = VerifierOffer(name="fid", title="Distance", needs=(), models=(), sets=True)
+    offer = OFFER.model_copy(update={"verifiers": (*OFFER.verifiers, fid)})
+    with pytest.raises(Invalid) as refused:
+        admit(GenerateRequest.model_validate(body(**fields)), offer, max_nfe=10_000)
+    (error,) = refused.value.errors
+    assert (refused.value.slug, error.field, error.allowed) == (
+        "verifier-unsuitable",
+        field,
+        ("classifier", "aesthetic"),
+    )
+    assert "condition.classes" in error.message
+    many = GenerateRequest.model_validate(body(condition={"classes": ["A", "B"]}, verifier="fid"))
+    assert admit(many, offer, max_nfe=10_000)[1] == (0, 1)
 
 
 def test_a_missing_field_is_named(http: httpx.Client) -> None:

@@ -70,7 +70,7 @@ class Snapshot:
     Attributes:
         job: the record.
         queue_position: jobs ahead of it in the queue; None once it has left the queue.
-        best: ids of the best candidates so far, best first.
+        best: ids of the candidates whose images are held, the best so far first.
         last_event: id of its newest event.
     """
 

@@ -39,7 +39,7 @@ class Rounds(Connection):
             progress: the progress after the round.
             usage: the usage after the round.
             images: PNG bytes by candidate id; those that are not to be kept are not stored.
-            keep: ids of the best candidates so far, best first; images of others are dropped.
+            keep: ids of the best candidates so far, best first, and of what may yet be; images of others are dropped.
 
         Raises:
             LeaseLost, JobCanceled: the claim no longer holds; nothing was written.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from sitsearch.workers.jobs.job import Candidate, CurvePoint, Progress, Usage
+from sitsearch.workers.jobs.job import Candidate, CurvePoint, Phase, Progress, Usage
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
 
@@ -36,7 +36,7 @@ class Accounts:
     def add(
         self,
         candidates: Sequence[Candidate],
-        phase: Literal["search", "final"],
+        phase: Phase,
         best: Candidate | None,
         score: float,
         scores: Mapping[str, float] | None = None,

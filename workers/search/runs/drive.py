@@ -151,6 +151,7 @@ def candidates_of(
     run: Run,
 ) -> list[Candidate]:
     """What became of a round's proposals, as `run.tell` takes it."""
+    phase = run.phase
     return [
         Candidate(
             id=proposal.id,
@@ -158,7 +159,7 @@ def candidates_of(
             nfe=took,
             forwards=rows,
             scores=dict(row),
-            phase=run.phase,
+            phase=phase,
             condition=proposal.condition,
         )
         for proposal, took, rows, row in zip(proposals, nfe, forwards, scores, strict=True)

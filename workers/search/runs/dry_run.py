@@ -32,7 +32,8 @@ class Plan(Schema):
     Attributes:
         rounds, candidates: of the search.
         nfe: by phase.
-        forwards: network rows in all, at most: guidance within an interval takes fewer.
+        forwards: network rows in all, at most: guidance within an interval takes fewer. Of a budget in forwards those
+            that it leaves go to more candidates, which are not counted here.
         exact: these are the numbers, not estimates.
         explanation: the same in sentences.
     """
@@ -68,7 +69,7 @@ def make_plan(request: GenerateRequest, method: SamplerOffer, stochastic: Sample
         search, final = budget - reserve, reserve
         rounds, candidates = round(rounds * share), round(candidates * share)
     phases = Phases(budget=budget, search=search, final=final, unspent=budget - search - final)
-    exact = played and ALGORITHMS[request.search.algorithm].exact and not method.adaptive
+    exact = played and ALGORITHMS[request.search.algorithm].exact and not method.adaptive and not _saves_rows(request)
     return Plan(
         algorithm=request.search.algorithm,
         rounds=rounds,
@@ -78,6 +79,12 @@ def make_plan(request: GenerateRequest, method: SamplerOffer, stochastic: Sample
         exact=exact,
         explanation=_explain(request, run, phases, rounds, candidates, exact=exact),
     )
+
+
+def _saves_rows(request: GenerateRequest) -> bool:
+    """Evaluations outside of the guidance interval leave rows of the budget over, which buy more of them."""
+    sampler = request.sampler
+    return request.budget.nfe is None and sampler.rows == 2 and sampler.guidance_interval != (0.0, 1.0)
 
 
 def _explain(

@@ -13,11 +13,12 @@ Pure like the searches it drives: no I/O and no clock. `ask(out_of_time=True)` i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, UnknownName, Unsuitable
-from sitsearch.workers.jobs.job import Candidate, Extension, Result, ResultImage, Round
+from sitsearch.workers.jobs.job import Candidate, Extension, Phase, Result, ResultImage, Round
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search import base
@@ -25,6 +26,7 @@ from sitsearch.workers.search.base import Proposal, Search, check_told
 from sitsearch.workers.search.registry import ALGORITHMS, options_of
 from sitsearch.workers.search.runs.accounts import Accounts, WithAccounts
 from sitsearch.workers.search.runs.audits import Audits
+from sitsearch.workers.search.runs.finishing import finishing
 from sitsearch.workers.search.runs.plan import cap, make_allowance, reserved, sampling_of
 from sitsearch.workers.search.runs.winners import Winners
 
@@ -61,9 +63,12 @@ class SearchRun(WithAccounts):
         allowance = make_allowance(self._search, request, self.sampling, stochastic)
         self.request = request
         self._state = self._search.init(allowance, options_of(self._search, request.search))
-        self._accounts, self._winners, self._audits = Accounts(request), Winners(request), Audits(request.auditors)
+        self._accounts, self._audits = Accounts(request), Audits(request.auditors)
+        self._winners = Winners(request, self.sampling)
         self._told: tuple[Candidate, ...] = ()
         self._count = 0
+        self._owed = 0  # NFE that finishing took of what the search may spend, until an extension makes up for it
+        self._saved = 0  # NFE that rows which unguided evaluations saved have bought so far
         self._stopped_by: StopReason | None = None
 
     def ask(self, *, out_of_time: bool = False) -> tuple[Proposal, ...]:
@@ -74,7 +79,7 @@ class SearchRun(WithAccounts):
             if proposals := self._search.ask(self._state):
                 return proposals
             self._stopped_by = "budget"
-        return self._final_proposals()
+        return self._finish_proposals() or self._final_proposals()
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
         """Take the evaluated proposals of the last `ask`, in order.
@@ -85,25 +90,30 @@ class SearchRun(WithAccounts):
         for candidate in candidates:
             if lacking := [name for name in self.request.verifier.names if name not in candidate.scores]:
                 raise SearchError(f"candidate {candidate.id!r} has no score of {lacking[0]!r}")
-        is_final = bool(candidates) and candidates[0].phase == "final"
-        if is_final:
+        phase: Phase = candidates[0].phase if candidates else "search"
+        if phase != "search":
             if self._stopped_by is None:  # replayed: the log tells why the search ended, if only by what it left out
                 self._stopped_by = self._stop_reason(out_of_time=bool(self._search.ask(self._state))) or "budget"
-            check_told(self._final_proposals(), candidates)
+            check_told(self._finish_proposals() if phase == "finish" else self._final_proposals(), candidates)
         self._winners.see(candidates)
-        if is_final:
+        if phase == "final":
             self._winners.add_final(candidates)
-            self._accounts.add(candidates, "final", None, 0.0)
+            self._accounts.add(candidates, phase, None, 0.0)
         else:
-            proposals = self._search.ask(self._state)
-            told = [c.model_copy(update={"scores": {SELECTING: self._winners.score(c)}}) for c in candidates]
-            self._state = self._search.tell(self._winners.up_to_date(self._state), proposals, told)
+            if phase == "search":
+                proposals = self._search.ask(self._state)
+                told = [c.model_copy(update={"scores": {SELECTING: self._winners.score(c)}}) for c in candidates]
+                self._state = self._search.tell(self._winners.up_to_date(self._state), proposals, told)
+            else:
+                self._owed += sum(candidate.nfe for candidate in candidates)
             self._winners.add(candidates)
             self._count += len(candidates)
             best = self._winners.top[0]
             scores = best.scores if self.request.verifier.members else None
             finished = best if best.recipe.finished else None
-            self._accounts.add(candidates, "search", finished, self._winners.score(best), scores)
+            self._accounts.add(candidates, phase, finished, self._winners.score(best), scores)
+            if phase == "search":
+                self._spend_saved()
         self._told = tuple(candidates)
 
     @property
@@ -115,7 +125,7 @@ class SearchRun(WithAccounts):
     def audit(self, audits: dict[str, float]) -> None:
         """What the auditors say of `to_audit`; they never select."""
         self._audits.add(self.best[0], audits)
-        if self.phase == "search":
+        if self.best is self._winners.top:
             self._accounts.annotate(audits)
 
     def log(self) -> Round:
@@ -137,12 +147,14 @@ class SearchRun(WithAccounts):
         """Let a run that has ended, or not, spend `nfe` more, and go on from its state.
 
         Raises:
-            BudgetTooSmall: it buys less than another final generation.
+            BudgetTooSmall: it buys less than what it takes to go on from where the search stood, and another final
+                generation.
         """
-        if nfe < self.reserved:
-            raise BudgetTooSmall("nfe", nfe, self.reserved)
-        self._state = base.extend(self._state, nfe - self.reserved)
-        self._stopped_by = None
+        least = self.reserved + self._owed
+        if nfe < least:
+            raise BudgetTooSmall("nfe", nfe, least)
+        self._state = base.extend(self._state, nfe - least)
+        self._stopped_by, self._owed = None, 0
         self._accounts.extend(nfe)
 
     @property
@@ -153,13 +165,15 @@ class SearchRun(WithAccounts):
 
     @property
     def kept(self) -> tuple[Candidate, ...]:
-        """The candidates whose images may still be asked for: `best` first, then those an extension may return to."""
-        return self.best + tuple(c for c in self._winners.finals if c not in self.best)
+        """The candidates whose images may still be asked for: `best` first, then what may yet be among them."""
+        return tuple({c.id: c for c in (*self.best, *self._winners.finals, *self._winners.held)}.values())
 
     @property
-    def phase(self) -> Literal["search", "final"]:
+    def phase(self) -> Phase:
         """What the proposals of the last `ask` are for."""
-        return "search" if self._stopped_by is None else "final"
+        if self._stopped_by is None:
+            return "search"
+        return "finish" if self._finish_proposals() else "final"
 
     def result(self) -> Result:
         """The answer of a run whose `ask` came back empty.
@@ -171,12 +185,20 @@ class SearchRun(WithAccounts):
             raise SearchError("the run has no result yet")
         return Result(
             images=tuple(
-                ResultImage(rank=rank, score=self._winners.score(c), candidate=c, audits=self._audits.of(c))
+                ResultImage(
+                    rank=rank,
+                    score=self._winners.score(c),
+                    candidate=c,
+                    audits=self._audits.of(c),
+                    finished=c.recipe.finished,
+                    estimate=self._winners.estimate() if rank == 0 and c.recipe.finished else None,
+                )
                 for rank, c in enumerate(self.best)
             ),
             candidates=self._count,
             hacking=self._audits.hacking,
             stopped_by=self._stopped_by,
+            warnings=self._warnings(),
         )
 
     def _stop_reason(self, *, out_of_time: bool) -> StopReason | None:
@@ -190,10 +212,42 @@ class SearchRun(WithAccounts):
             return "patience"
         return "seconds" if out_of_time else None
 
+    def _spend_saved(self) -> None:
+        """Let a search that has planned its forwards at their most, and is at its end, have what was not taken.
+
+        An evaluation outside of the guidance interval takes one row, where two were planned.
+        """
+        saved = self.usage.nfe_search - math.ceil(self.usage.forwards_search / self.request.sampler.rows)
+        if self.request.budget.nfe is None and saved > self._saved and not self._search.ask(self._state):
+            self._state, self._saved = base.extend(self._state, saved - self._saved), saved
+
+    def _finish_proposals(self) -> tuple[Proposal, ...]:
+        """What is missing of the finished images that were asked for."""
+        return finishing(
+            [candidate.recipe for candidate in self._winners.top],
+            self.request.num_images,
+            self._state.sampling,
+            seed=self.request.seed,
+            round=self.rounds,
+            room=self._state.left - self._owed,
+        )
+
     def _final_proposals(self) -> tuple[Proposal, ...]:
         """The winners again at `final_steps`."""
         steps = self.request.sampler.final_steps
-        return () if steps is None else self._winners.again(self.sampling, steps, self.rounds)
+        return () if steps is None else self._winners.again(steps, self.rounds)
+
+    def _warnings(self) -> tuple[str, ...]:
+        """Where the images are fewer, or less, than was asked for."""
+        warnings, wanted = [], self.request.num_images
+        if len(self.best) < wanted:
+            warnings.append(f"{len(self.best)} of {wanted} images were made: the budget had no room for more")
+        if previews := [str(rank) for rank, c in enumerate(self.best) if not c.recipe.finished]:
+            ranks = ", ".join(previews)
+            warnings.append(
+                f"images of rank {ranks} are data predictions, not finished: the budget had no room to finish them"
+            )
+        return tuple(warnings)
 
     def _extend_where_due(self, extensions: Sequence[Extension]) -> None:
         for extension in extensions:

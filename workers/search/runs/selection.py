@@ -1,11 +1,14 @@
 """How the scores of one or several verifiers become the one score that selects.
 
 `rank`: the average of a candidate's ranks under the members, ties sharing theirs (Ma et al. 2025, section 4: "Ensemble
-is the unweighted average of ranks"), over all candidates seen so far, as a fraction: 1 is best by every member.
-`zscore`: the weighted mean of the members' standardised scores, over all candidates seen so far.
+is the unweighted average of ranks"), over its peers seen so far, as a fraction: 1 is best by every member.
+`zscore`: the weighted mean of the members' standardised scores, over its peers seen so far.
 `gate`: at least `least` on every member but the last, then the best on the last; of those that fail, the one that
-comes nearest. Under `rank` and `zscore` a candidate's score changes when others are seen: scores that a search
-remembers are brought up to date before it is told new ones.
+comes nearest.
+
+The peers of a finished image are the finished images, those of a data prediction the ones of its time t: what is half
+made is no measure of images. Under `rank` and `zscore` a candidate's score changes when others are seen: scores that a
+search remembers are brought up to date before it is told new ones.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ from __future__ import annotations
 import math
 import statistics
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from sitsearch.workers.jobs.job import Candidate
+from sitsearch.workers.jobs.job import Candidate, Estimate
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import VerifierChoice
+from sitsearch.workers.search.runs.estimates import another_seed, left_out
+from sitsearch.workers.search.sampling import PLACES
 
 
 class Selection:
@@ -30,7 +35,7 @@ class Selection:
     def __init__(self, choice: VerifierChoice) -> None:
         self.choice = choice
         self._seen: dict[Recipe, tuple[float, ...]] = {}
-        self._sorted: tuple[list[float], ...] = tuple([] for _ in choice.names)
+        self._peers: dict[float, tuple[list[float], ...]] = {}  # by time: the members' scores, ascending
 
     @property
     def settled(self) -> bool:
@@ -49,7 +54,8 @@ class Selection:
                 continue
             self._seen[candidate.recipe] = scores
             if not self.settled:
-                for ordered, score in zip(self._sorted, scores, strict=True):
+                peers = self._peers.setdefault(_time(candidate.recipe), tuple([] for _ in scores))
+                for ordered, score in zip(peers, scores, strict=True):
                     insort(ordered, score)
 
     def scores(self, recipes: Sequence[Recipe]) -> dict[Recipe, float]:
@@ -58,25 +64,38 @@ class Selection:
             return {recipe: self._seen[recipe][0] for recipe in recipes}
         if self.choice.rule == "gate":
             return {recipe: self._gated(self._seen[recipe]) for recipe in recipes}
-        if self.choice.rule == "zscore":
-            moments = [_moments(ordered) for ordered in self._sorted]
-            return {recipe: self._standardised(self._seen[recipe], moments) for recipe in recipes}
-        return {recipe: self._rank(self._seen[recipe]) for recipe in recipes}
+        whole = math.fsum(self.choice.weights or (1.0,) * len(self.choice.names))
+        return {recipe: math.fsum(parts) / whole for recipe, parts in self._parts(recipes).items()}
 
-    def _rank(self, scores: tuple[float, ...]) -> float:
-        ranks = [
-            (bisect_left(ordered, score) + bisect_right(ordered, score) + 1) / (2 * len(ordered))
-            for ordered, score in zip(self._sorted, scores, strict=True)
-        ]
-        return math.fsum(ranks) / len(ranks)
+    def estimate(self, *, independent: bool, besides: Collection[Recipe] = ()) -> Estimate | None:
+        """What the best score among the finished images is worth (see `estimates`); None where it cannot be told.
 
-    def _standardised(self, scores: tuple[float, ...], moments: Sequence[tuple[float, float]]) -> float:
-        weights = self.choice.weights or (1.0,) * len(scores)
-        parts = [
-            weight * (score - mean) / spread
-            for weight, score, (mean, spread) in zip(weights, scores, moments, strict=True)
-        ]
-        return math.fsum(parts) / math.fsum(weights)
+        Args:
+            independent: the search draws its candidates independently, and ends whatever they score.
+            besides: images that are left out of account, those of the final generation.
+        """
+        pool = [recipe for recipe in self._seen if recipe.finished and recipe not in besides]
+        if self.settled:
+            return another_seed([*self.scores(pool).values()]) if independent else None
+        parts = self._parts(pool)
+        return left_out([self._seen[recipe] for recipe in pool], [parts[recipe] for recipe in pool])
+
+    def _parts(self, recipes: Sequence[Recipe]) -> dict[Recipe, list[float]]:
+        """What each member adds to the scores of these, under a rule that compares them with their peers."""
+        if self.choice.rule == "rank":
+            return {recipe: _ranks_among(self._seen[recipe], self._peers[_time(recipe)]) for recipe in recipes}
+        weights = self.choice.weights or (1.0,) * len(self.choice.names)
+        times = {_time(recipe) for recipe in recipes}
+        moments = {time: [_moments(ordered) for ordered in self._peers[time]] for time in times}
+        return {
+            recipe: [
+                weight * (score - mean) / spread
+                for weight, score, (mean, spread) in zip(
+                    weights, self._seen[recipe], moments[_time(recipe)], strict=True
+                )
+            ]
+            for recipe in recipes
+        }
 
     def _gated(self, scores: tuple[float, ...]) -> float:
         """The last member's score, squeezed into (0, 1) where the gates are passed; else in (-1, 0) by what lacks."""
@@ -85,6 +104,18 @@ class Selection:
         if lacking > 0:
             return -lacking / (1 + lacking)
         return 0.5 + math.atan(scores[-1]) / math.pi
+
+
+def _time(recipe: Recipe) -> float:
+    """The time at which a recipe ends, the same for all that end at one step."""
+    return round(recipe.time, PLACES)
+
+
+def _ranks_among(scores: tuple[float, ...], peers: Sequence[Sequence[float]]) -> list[float]:
+    return [
+        (bisect_left(ordered, score) + bisect_right(ordered, score) + 1) / (2 * len(ordered))
+        for ordered, score in zip(peers, scores, strict=True)
+    ]
 
 
 def _moments(ordered: Sequence[float]) -> tuple[float, float]:

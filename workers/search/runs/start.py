@@ -10,6 +10,12 @@ from sitsearch.workers.search.runs.sets import SetRun
 
 Run = SearchRun | SetRun | AdaptiveRun
 
+#: Why a verifier of sets is refused where one condition is asked for.
+JUDGES_SETS = (
+    "verifier {name!r} judges sets of images and goes with `condition.classes`; a class or a prompt takes one that "
+    "judges each image by itself"
+)
+
 
 def start_run(request: GenerateRequest, method: SamplerOffer, stochastic: SamplerOffer | None = None) -> Run:
     """A fresh run of the request: over one condition, or over many.

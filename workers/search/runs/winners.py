@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sitsearch.workers.jobs.job import Candidate
-from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.jobs.request import GenerateRequest
+from sitsearch.workers.jobs.job import Candidate, Estimate
+from sitsearch.workers.jobs.recipe import Integrate, Op, Recipe
+from sitsearch.workers.jobs.request import GenerateRequest, StopRules
 from sitsearch.workers.search import base
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.runs.plan import final
 from sitsearch.workers.search.runs.selection import Selection
-from sitsearch.workers.search.sampling import Sampling
+from sitsearch.workers.search.sampling import PLACES, Sampling
+
+#: Candidates that are held besides the best where scores still change: one of them may turn out to be better.
+SPARE = 16
 
 
 class Winners:
@@ -19,27 +22,38 @@ class Winners:
 
     Args:
         request: says what selects, and how many are wanted.
+        sampling: how they are sampled.
 
     Attributes:
         top: the best candidates of the search so far, best first.
+        held: the same, and those that could yet take their place.
         finals: the best of the final generation, best first.
     """
 
-    def __init__(self, request: GenerateRequest) -> None:
-        self._count = request.num_images
+    def __init__(self, request: GenerateRequest, sampling: Sampling) -> None:
+        self._count, self._sampling = request.num_images, sampling
+        #: Candidates come from fresh noise alone, and their scores do not tell when to stop.
+        self._independent = request.search.algorithm == "random" and request.stop == StopRules()
         self._selection = Selection(request.verifier)
         self._scores: dict[Recipe, float] = {}
+        self._most = self._count + (0 if self._selection.settled else SPARE)
         self.top: tuple[Candidate, ...] = ()
+        self.held: tuple[Candidate, ...] = ()
+        self._regenerated: set[Recipe] = set()
         self.finals: tuple[Candidate, ...] = ()
 
     def score(self, candidate: Candidate) -> float:
         """What a winner, or a candidate of the last round, selects by now; higher is better."""
         return self._scores[candidate.recipe]
 
+    def estimate(self) -> Estimate | None:
+        """What the best score of the search is worth; None where it cannot be told."""
+        return self._selection.estimate(independent=self._independent, besides=self._regenerated)
+
     def see(self, candidates: Sequence[Candidate]) -> None:
         """Take a round's scores, and bring those of the winners up to date."""
         self._selection.add(candidates)
-        known = (*self.top, *self.finals, *candidates)
+        known = (*self.held, *self.finals, *candidates)
         self._scores = self._selection.scores([candidate.recipe for candidate in known])
 
     def up_to_date(self, state: base.S) -> base.S:
@@ -51,31 +65,53 @@ class Winners:
 
     def add(self, candidates: Sequence[Candidate]) -> None:
         """Let candidates of the search, which were seen, take their places."""
-        self.top = self._best_of((*self.top, *candidates))
+        self.held = self._best_of((*self.held, *candidates))
+        self.top = self.held[: self._count]
 
     def add_final(self, candidates: Sequence[Candidate]) -> None:
         """Let candidates of the final generation, which were seen, take their places."""
-        self.finals = self._best_of((*self.finals, *candidates))
+        self._regenerated |= {candidate.recipe for candidate in candidates}
+        self.finals = self._best_of((*self.finals, *candidates))[: self._count]
 
     def _best_of(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-        """The best distinct ones; a data prediction is no match for a finished image, whatever its score.
+        """The best distinct ones; a data prediction is no match for a later one, nor for a finished image.
 
-        Python's sort is stable and candidates come in order of proposal: ties go to the earlier one.
+        The nearer to t = 1, the less of a guess it is. Python's sort is stable and candidates come in order of
+        proposal: ties go to the earlier one.
         """
-        distinct = {c.recipe: c for c in reversed(candidates)}
-        ordered = [c for c in candidates if distinct[c.recipe] is c]
-        ordered.sort(key=lambda c: (not c.recipe.finished, -self._scores[c.recipe]))
-        return tuple(ordered[: self._count])
+        distinct: dict[Recipe, Candidate] = {}
+        for candidate in candidates:
+            distinct.setdefault(self._trajectory(candidate.recipe), candidate)
+        ordered = list(distinct.values())
+        ordered.sort(key=lambda c: (-round(c.recipe.time, PLACES), -self._scores[c.recipe]))
+        return tuple(ordered[: self._most])
 
-    def again(self, sampling: Sampling, steps: int, round: int) -> tuple[Proposal, ...]:
+    def _trajectory(self, recipe: Recipe) -> Recipe:
+        """The same for all recipes of one image: what draws no noise, no draw tells apart, nor where it is cut."""
+        ops: list[Op] = []
+        for op in recipe.ops:
+            if isinstance(op, Integrate) and not self._draws(op):
+                op = op.model_copy(update={"round": 0, "index": 0})
+                if ops and isinstance(last := ops[-1], Integrate) and not self._draws(last):
+                    op = op.model_copy(update={"steps": last.steps + op.steps})
+                    ops.pop()
+            ops.append(op)
+        return recipe.model_copy(update={"ops": tuple(ops)})
+
+    def _draws(self, op: Integrate) -> bool:
+        """Noise is drawn on the way: all of an SDE's steps draw it but the trajectory's last."""
+        method, choice = self._sampling.method, self._sampling.choice
+        last = method.ends and choice.last_step is not None and op.to == 1 and op.steps == 1
+        return method.stochastic and not last
+
+    def again(self, steps: int, round: int) -> tuple[Proposal, ...]:
         """The winners from the last noise that was put in, at more steps; none that is there already.
 
         Args:
-            sampling: how they were sampled.
             steps: of the final generation.
             round: names the proposals.
         """
-        sampling, there = final(sampling, steps), {c.recipe for c in self.finals}
+        sampling, there = final(self._sampling, steps), {c.recipe for c in self.finals}
         proposals = []
         for rank, winner in enumerate(self.top):
             start = _last_noised(winner.recipe)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from sitsearch.workers.jobs.job import Candidate
-from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.jobs.request import VerifierChoice
 from sitsearch.workers.search.base import Proposal, Scored, State, remembered, rescored
 from sitsearch.workers.search.registry import ALGORITHMS
@@ -19,16 +20,18 @@ from tests.workers.search.toy import evaluate, request, start
 MEMBERS = ("a", "b")
 
 
-def recipe(index: int) -> Recipe:
-    return Recipe(seed=0, round=0, index=index)
+def recipe(index: int, time: float = 0.0) -> Recipe:
+    """Candidate `index`, which ends at `time`."""
+    start = Recipe(seed=0, round=0, index=index)
+    return start.then(Integrate(to=time, steps=1)) if time else start
 
 
-def seen(choice: dict[str, Any], rows: list[tuple[float, ...]]) -> list[float]:
-    """What candidates with these members' scores come to, all being seen."""
+def seen(choice: dict[str, Any], rows: list[tuple[float, ...]], times: Sequence[float] | None = None) -> list[float]:
+    """What candidates with these members' scores come to, all being seen; `times` are where they end."""
     selection = Selection(VerifierChoice.model_validate({"name": "ensemble", "members": MEMBERS} | choice))
     candidates = [
-        Candidate(id=str(i), recipe=recipe(i), nfe=1, forwards=1, scores=dict(zip(MEMBERS, row, strict=True)))
-        for i, row in enumerate(rows)
+        Candidate(id=str(i), recipe=recipe(i, t), nfe=1, forwards=1, scores=dict(zip(MEMBERS, row, strict=True)))
+        for i, (row, t) in enumerate(zip(rows, times or [1.0] * len(rows), strict=True))
     ]
     for candidate in candidates:
         selection.add([candidate])
@@ -39,6 +42,18 @@ def seen(choice: dict[str, Any], rows: list[tuple[float, ...]]) -> list[float]:
 def test_ranks_are_averaged_and_ties_share_theirs() -> None:
     # a: 1, 2.5, 2.5, 4 of 4; b: 4, 1, 2, 3
     assert seen({}, [(0.1, 9), (0.2, 1), (0.2, 2), (0.9, 3)]) == pytest.approx([0.625, 0.4375, 0.5625, 0.875])
+
+
+@pytest.mark.parametrize("rule", ["rank", "zscore"])
+def test_candidates_are_compared_with_those_of_their_time(rule: str) -> None:
+    """Previews that score higher, or lower, than any image change nothing among images; nor images among previews."""
+    images, previews = [(0.1, 9.0), (0.2, 1.0), (0.9, 3.0)], [(5.0, -4.0), (7.0, -9.0)]
+    later = [(0.15, 2.0), (0.05, 1.0), (0.3, 0.5)]
+    times = [1.0, 0.5, 1.0, 0.5 + 1e-12, 0.75, 1.0, 0.75, 0.75]
+    rows = [images[0], previews[0], images[1], previews[1], later[0], images[2], later[1], later[2]]
+    mixed = seen({"rule": rule}, rows, times)
+    for alone, places in ((images, (0, 2, 5)), (previews, (1, 3)), (later, (4, 6, 7))):
+        assert [mixed[place] for place in places] == pytest.approx(seen({"rule": rule}, alone))
 
 
 def test_ranks_do_not_care_for_scale() -> None:
@@ -121,7 +136,8 @@ def test_the_winner_of_an_ensemble_is_the_best_of_all_that_were_seen(name: str, 
     while proposals := run.ask():
         everyone += told(proposals)
         run.tell(told(proposals))
-    final = seen({"rule": rule}, [tuple(c.scores[m] for m in MEMBERS) for c in everyone])
+    rows, times = [tuple(c.scores[m] for m in MEMBERS) for c in everyone], [c.recipe.time for c in everyone]
+    final = seen({"rule": rule}, rows, [time or 1e-6 for time in times])
     finished = [index for index, candidate in enumerate(everyone) if candidate.recipe.finished]
     best = max(finished, key=final.__getitem__)
     (image,) = run.result().images

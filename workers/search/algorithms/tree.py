@@ -188,7 +188,11 @@ class Tree:
             leaf = self.add(None if rollout.parent is None else Place(rollout.parent, rollout.level))
             self.values[leaf] = rollout.leaf.score / unit
         for state in range(len(self.children) - 1, -1, -1):
-            below = [value for child in self.children[state] if (value := self.values[child]) is not None]
+            children = self.children[state]
+            if len(children) == 1:  # most states: the equation gives the child's value
+                self.values[state] = self.values[children[0]]
+                continue
+            below = [value for child in children if (value := self.values[child]) is not None]
             if below:
                 top = max(below)
                 mean = sum([math.exp(lam * (value - top)) for value in below]) / len(below)

@@ -68,8 +68,7 @@ def request_of(algorithm: str, extra: Mapping[str, Any]) -> GenerateRequest:
         "seed": 11,
     }
     request = GenerateRequest.model_validate(fields | dict(extra))
-    stochastic = ALGORITHMS[request.search.algorithm].stochastic
-    return with_sampler(request, SamplerChoice(method="euler"), METHODS.values(), stochastic=stochastic)
+    return with_sampler(request, SamplerChoice(method="euler"), METHODS.values())
 
 
 def hashed(parts: list[Any], found: Found) -> str:

@@ -30,8 +30,7 @@ from sitsearch.workers.errors import Unsuitable
 from sitsearch.workers.jobs.job import Candidate, Progress, Result, Usage
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.search.base import Proposal
-from sitsearch.workers.search.registry import ALGORITHMS
-from sitsearch.workers.search.runs.defaults import stochastic_among, with_sampler
+from sitsearch.workers.search.runs.defaults import with_sampler
 from sitsearch.workers.search.runs.drive import InMemory, Made, drive
 from sitsearch.workers.search.runs.start import JUDGES_SETS, Run, start_run
 
@@ -111,9 +110,7 @@ def search(
             "stop": dict(stop or {}),
         }
     )
-    name = request.search.algorithm
-    stochastic = name in ALGORITHMS and ALGORITHMS[name].stochastic
-    request = with_sampler(request, default_sampler, METHODS.values(), stochastic=stochastic)
+    request = with_sampler(request, default_sampler, METHODS.values())
     engine = Engine(generator, batch=batch, deterministic=deterministic)
     return run_request(engine, selecting | dict(auditors or {}), request, conditions=conditions)
 
@@ -141,7 +138,7 @@ def run_request(
     for field, name in request.verifiers:
         if not request.condition.is_many and judges_sets(verifiers[name]):
             raise Unsuitable(field, JUDGES_SETS.format(name=name))
-    run = start_run(request, method_named(request.sampler.method), stochastic_among(METHODS.values()))
+    run = start_run(request, method_named(request.sampler.method), METHODS.values())
     here = _Here(engine, verifiers, request, conditions, watch)
     deadline = None if request.budget.seconds is None else time.monotonic() + request.budget.seconds
     _complete(drive(run, here, out_of_time=lambda: deadline is not None and time.monotonic() >= deadline))

@@ -19,7 +19,6 @@ from sitsearch.workers.errors import SitsearchError
 from sitsearch.workers.jobs.images import encode_png
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.local import run_request
-from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.defaults import class_index, with_sampler
 from sitsearch.workers.search.runs.start import Run
 from sitsearch.workers.settings import settings
@@ -54,9 +53,7 @@ def _search(
     request: GenerateRequest, watch: Callable[[dict[str, Any]], None]
 ) -> tuple[str, dict[str, Any], list[bytes]]:
     card, config = model_card(request.model), settings()
-    name = request.search.algorithm
-    stochastic = name in ALGORITHMS and ALGORITHMS[name].stochastic
-    request = with_sampler(request, SamplerChoice(**card.sampler), METHODS.values(), stochastic=stochastic)
+    request = with_sampler(request, SamplerChoice(**card.sampler), METHODS.values())
     take_machine()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = load_generator(request.model, device=device, dtype=network_dtype(config.dtype, device))

@@ -13,7 +13,7 @@ from sitsearch.service.gateway.problems import FieldError, Invalid
 from sitsearch.workers.errors import BudgetTooSmall, Unsuitable
 from sitsearch.workers.jobs.offer import AlgorithmOffer, ModelOffer, Offer, SamplerOffer, VerifierOffer
 from sitsearch.workers.jobs.request import GenerateRequest
-from sitsearch.workers.search.runs.defaults import class_index, stochastic_among, with_sampler
+from sitsearch.workers.search.runs.defaults import class_index, with_sampler
 from sitsearch.workers.search.runs.plan import reserved, sampling_of
 from sitsearch.workers.search.runs.start import JUDGES_SETS, start_run
 
@@ -46,13 +46,13 @@ def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[Gene
             raise _refusal("verifier-unsuitable", field, message)
     algorithm = _pick("search.algorithm", "algorithm", request.search.algorithm, offer.algorithms)
     _check_options(algorithm, request.search.options)
-    request = with_sampler(request, model.default_sampler, model.samplers, stochastic=algorithm.stochastic)
+    request = with_sampler(request, model.default_sampler, model.samplers)
     method = _pick("sampler.method", "sampler", request.sampler.method, model.samplers)
     if algorithm.stochastic and not method.stochastic:
         message = f"algorithm {algorithm.name!r} needs a stochastic method, not {method.name!r}"
         suited = (offer.name for offer in model.samplers if offer.stochastic)
         raise _refusal("sampler-unsuitable", "sampler.method", message, suited)
-    _check_budget(request, method, stochastic_among(model.samplers), max_nfe)
+    _check_budget(request, method, model.samplers, max_nfe)
     return request, indices
 
 
@@ -126,7 +126,7 @@ def _option_error(error: ValidationError) -> FieldError:
 
 
 def _check_budget(
-    request: GenerateRequest, method: SamplerOffer, stochastic: SamplerOffer | None, max_nfe: int
+    request: GenerateRequest, method: SamplerOffer, methods: Iterable[SamplerOffer], max_nfe: int
 ) -> None:
     budget, sampler = request.budget, request.sampler
     for unit, value, most in (("nfe", budget.nfe, max_nfe), ("forwards", budget.forwards, max_nfe * sampler.rows)):
@@ -134,7 +134,7 @@ def _check_budget(
             raise _refusal("budget-too-large", f"budget.{unit}", f"at most {most} {unit} a job here")
     try:
         sampling = sampling_of(request, method)
-        start_run(request, method, stochastic)
+        start_run(request, method, methods)
     except Unsuitable as error:
         raise _refusal("sampler-unsuitable", error.field, error.message) from None
     except BudgetTooSmall as error:

@@ -11,7 +11,6 @@ from sitsearch.workers.jobs.base import Count, Schema
 from sitsearch.workers.jobs.job import Extension, Job, Status
 from sitsearch.workers.jobs.offer import Offer, SamplerOffer
 from sitsearch.workers.jobs.request import MAX_NFE, GenerateRequest
-from sitsearch.workers.search.runs.defaults import stochastic_among
 from sitsearch.workers.search.runs.dry_run import Plan, make_plan
 from sitsearch.workers.search.runs.plan import cap, reserved, sampling_of
 
@@ -33,7 +32,7 @@ class ExtendRequest(Schema):
 def plan_view(request: GenerateRequest, offer: Offer) -> PlanView:
     """The plan of an admitted request."""
     model = next(m for m in offer.models if m.name == request.model)
-    plan = make_plan(request, _method(request, offer), stochastic_among(model.samplers))
+    plan = make_plan(request, _method(request, offer), model.samplers)
     verifier = next(v for v in offer.verifiers if v.name == request.verifier.name)
     seconds = None
     if model.forwards_per_second:

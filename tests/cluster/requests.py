@@ -11,7 +11,6 @@ from sitsearch.workers.engine.machine import network_dtype, take_machine
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.local import Found, run_request
-from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.defaults import with_sampler
 
 
@@ -32,8 +31,7 @@ def locally(request: dict[str, Any]) -> Found:
     take_machine()
     card = model_card("glyphs")
     asked = GenerateRequest.model_validate(request)
-    stochastic = ALGORITHMS[asked.search.algorithm].stochastic
-    asked = with_sampler(asked, SamplerChoice(**card.sampler), METHODS.values(), stochastic=stochastic)
+    asked = with_sampler(asked, SamplerChoice(**card.sampler), METHODS.values())
     return run_request(
         Engine(load_generator("glyphs", dtype=network_dtype("auto", "cpu"))),
         {name: load_verifier(name) for name in (*asked.verifier.names, *asked.auditors)},

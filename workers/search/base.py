@@ -53,18 +53,23 @@ class Allowance(Schema):
         nfe: the most that all proposals together may cost.
         keep: finished candidates that the request wants; every search must leave at least so many.
         sampling: how trajectories are sampled and what they cost.
-        steered: the same by a stochastic method, for searches that use both; None where there is none.
+        steered: the same by stochastic methods, for searches that use several.
     """
 
     seed: int
     nfe: int
     keep: int
     sampling: Sampling
-    steered: Sampling | None = None
+    steered: tuple[Sampling, ...] = ()
 
     def of(self, recipe: Recipe) -> Sampling:
         """How a recipe is sampled: by the method that it names, or the request's."""
-        return self.steered if recipe.method is not None and self.steered is not None else self.sampling
+        return next((one for one in self.steered if one.named == recipe.method), self.sampling)
+
+    def by(self, method: str) -> Sampling | None:
+        """The sampling by a method; None if it cannot be had."""
+        every = (self.sampling, *self.steered)
+        return next((one for one in every if one.method.name == method), None)
 
 
 class State(Schema):

@@ -22,7 +22,6 @@ from sitsearch.workers.jobs.job import Candidate, Job, Result, Usage
 from sitsearch.workers.jobs.offer import ModelOffer, Offer, SamplerOffer, VerifierOffer
 from sitsearch.workers.jobs.store import Claim, JobStore
 from sitsearch.workers.search.base import Proposal
-from sitsearch.workers.search.runs.defaults import stochastic_among
 from sitsearch.workers.search.runs.drive import Executor, Made, drive
 from sitsearch.workers.search.runs.start import Run, start_run
 from sitsearch.workers.serving.affinity import Slots, key_of
@@ -93,7 +92,7 @@ class Work(Executor[np.ndarray]):
         """
         job = self._job
         method = _named("sampling method", job.request.sampler.method, self._model.samplers)
-        run = start_run(job.request, method, stochastic_among(self._model.samplers))
+        run = start_run(job.request, method, self._model.samplers)
         run.replay(await self._store.rounds(job.id), job.extensions)
         seconds = job.request.budget.seconds
         deadline = None if seconds is None else (job.started_at or time.time()) + seconds

@@ -23,8 +23,6 @@ METHODS = {
         SamplerOffer(name="heun_sde", evaluations_per_step=2, stochastic=True, noise_first=True),
     )
 }
-#: What searches that steer use besides the request's method.
-STOCHASTIC = METHODS["euler_maruyama"]
 
 
 def rugged(recipe: Recipe) -> float:
@@ -67,13 +65,13 @@ def request(name: str, *, nfe: int = 400, **changes: object) -> GenerateRequest:
 
 def start(asked: GenerateRequest) -> SearchRun:
     """A fresh run."""
-    return SearchRun(asked, METHODS[asked.sampler.method], STOCHASTIC)
+    return SearchRun(asked, METHODS[asked.sampler.method], METHODS.values())
 
 
 def allowance_of(asked: GenerateRequest) -> Allowance:
     """What the search of `asked` may spend."""
     search = ALGORITHMS[asked.search.algorithm]
-    return make_allowance(search, asked, sampling_of(asked, METHODS[asked.sampler.method]), STOCHASTIC)
+    return make_allowance(search, asked, sampling_of(asked, METHODS[asked.sampler.method]), METHODS.values())
 
 
 def first_state(asked: GenerateRequest) -> State:

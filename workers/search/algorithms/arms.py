@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,9 +21,12 @@ from sitsearch.workers.search.algorithms.trust_region import (
     TrustRegionState,
 )
 from sitsearch.workers.search.draws import uniform
+from sitsearch.workers.search.sampling import Sampling
 
-ArmName = Literal["rollover", "funnel", "halving", "region"]
+ArmName = Literal["particles", "rollover", "particles_dense", "halving", "region"]
 
+#: Coarse trajectories have a fraction of the steps, and not fewer than these.
+COARSER, LEAST_STEPS = 4, 4
 #: Draws of the seeds of passes; the searches' own draws have rounds below it.
 SEEDS = 2**40
 #: Rounds of a pass around earlier candidates, which share their seed: no two passes draw the same neighbours.
@@ -62,7 +66,7 @@ class RolloverPass(_Pass):
     """Of rollover budget forcing."""
 
     search: ClassVar[base.Search[Any]] = Rollover()
-    arm: Literal["rollover"] = "rollover"
+    arm: Literal["rollover"]
     state: RolloverState
 
 
@@ -70,7 +74,7 @@ class FunnelPass(_Pass):
     """Of Feynman-Kac steering."""
 
     search: ClassVar[base.Search[Any]] = FkSteering()
-    arm: Literal["funnel"] = "funnel"
+    arm: Literal["particles", "particles_dense"]
     state: FkState
 
 
@@ -78,7 +82,7 @@ class HalvingPass(_Pass):
     """Of successive halving."""
 
     search: ClassVar[base.Search[Any]] = SuccessiveHalving()
-    arm: Literal["halving"] = "halving"
+    arm: Literal["halving"]
     state: HalvingState
 
 
@@ -86,43 +90,60 @@ class RegionPass(_Pass):
     """Of trust-region search around the best candidates so far."""
 
     search: ClassVar[base.Search[Any]] = TrustRegionSearch()
-    arm: Literal["region"] = "region"
+    arm: Literal["region"]
     state: TrustRegionState
 
 
 Pass = Annotated[RolloverPass | FunnelPass | HalvingPass | RegionPass, Field(discriminator="arm")]
 
 
-class Arm(NamedTuple):
+@dataclass(frozen=True)
+class Arm:
     """What an arm is.
 
     Attributes:
         kind: of its passes.
-        steered: they need a stochastic sampler.
-        around: they begin at the best candidates so far.
-        prior: what a first pass gains on random search of the same NFE, in standard deviations of the scores.
+        prior: what a pass gains on random search of the same NFE, in standard deviations of the scores.
+        method: the sampling method that it needs; None is the request's own.
+        coarse: it samples in `coarse` steps.
+        around: its passes begin at the best candidates so far.
+        options: of its search, where they are not the defaults.
     """
 
     kind: type[_Pass]
-    steered: bool
-    around: bool
     prior: float
+    method: str | None = None
+    coarse: bool = False
+    around: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 ARMS: dict[ArmName, Arm] = {
-    "rollover": Arm(RolloverPass, steered=True, around=False, prior=1.0),
-    "funnel": Arm(FunnelPass, steered=True, around=False, prior=0.8),
-    "halving": Arm(HalvingPass, steered=False, around=False, prior=0.5),
-    "region": Arm(RegionPass, steered=False, around=True, prior=0.3),
+    "particles": Arm(FunnelPass, 1.0, method="euler_maruyama", coarse=True, options={"lam": 4.0}),
+    "rollover": Arm(RolloverPass, 0.9, method="glass"),
+    "particles_dense": Arm(FunnelPass, 0.6, method="glass", options={"lam": 4.0, "funnel": 0.5}),
+    "halving": Arm(HalvingPass, 0.4),
+    "region": Arm(RegionPass, 0.2, around=True),
 }
+
+
+def coarse(steps: int) -> int:
+    """Steps of a trajectory that is sampled coarsely: a quarter of the request's, at least four."""
+    return min(steps, max(LEAST_STEPS, round(steps / COARSER)))
+
+
+def sampling_of(arm: Arm, allowance: base.Allowance) -> Sampling | None:
+    """How passes of an arm are sampled; None if that cannot be had."""
+    found = allowance.sampling if arm.method is None else allowance.by(arm.method)
+    if found is None or not arm.coarse:
+        return found
+    return found.model_copy(update={"choice": found.choice.model_copy(update={"steps": coarse(found.choice.steps)})})
 
 
 def open_arms(names: Sequence[ArmName], allowance: base.Allowance, best: Sequence[base.Scored]) -> tuple[ArmName, ...]:
     """Those of the arms that could begin a pass now."""
     return tuple(
-        name
-        for name in names
-        if (allowance.steered is not None or not ARMS[name].steered) and (best or not ARMS[name].around)
+        name for name in names if sampling_of(ARMS[name], allowance) is not None and (best or not ARMS[name].around)
     )
 
 
@@ -137,7 +158,8 @@ def begun(name: ArmName, allowance: base.Allowance, number: int, nfe: int, best:
         best: candidates to begin around, best first.
     """
     arm = ARMS[name]
-    sampling = allowance.steered if arm.steered else allowance.sampling
+    sampling = sampling_of(arm, allowance)
+    assert sampling is not None
     seed = int(uniform(allowance.seed, SEEDS, number) * 2**53)
     own = base.Allowance(seed=seed, nfe=nfe, keep=1, sampling=sampling)
     if arm.around:
@@ -147,5 +169,5 @@ def begun(name: ArmName, allowance: base.Allowance, number: int, nfe: int, best:
             allowance=own, options=options, round=(number + 1) * ROUNDS_OF_A_PASS, regions=regions, fresh_told=nfe
         )
     else:
-        state = arm.kind.search.init(own, arm.kind.search.Options())
+        state = arm.kind.search.init(own, arm.kind.search.Options.model_validate(arm.options))
     return arm.kind(arm=name, state=state)

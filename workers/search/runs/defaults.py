@@ -6,32 +6,33 @@ from collections.abc import Iterable, Sequence
 
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
+from sitsearch.workers.search.noise import noise_for
+from sitsearch.workers.search.registry import ALGORITHMS
 
 _MAX_INDEX_DIGITS = 9
 
 
-def with_sampler(
-    request: GenerateRequest, default: SamplerChoice, methods: Iterable[SamplerOffer], *, stochastic: bool
-) -> GenerateRequest:
+def with_sampler(request: GenerateRequest, default: SamplerChoice, methods: Iterable[SamplerOffer]) -> GenerateRequest:
     """The request with its sampler's open fields filled in.
+
+    Where neither the request nor the model names a stochastic method and the algorithm needs one, it gets the method
+    and the amount of noise that `sitsearch.workers.search.noise` has for it, or the first stochastic method there is.
 
     Args:
         request: as it came.
         default: the model's own sampler.
         methods: what the model can be sampled with.
-        stochastic: the algorithm needs a stochastic method; where the request names none, it gets the first one.
     """
     given = {name: getattr(request.sampler, name) for name in request.sampler.model_fields_set}
-    known = {method.name: method for method in methods}
-    if stochastic and "method" not in given and not (default.method in known and known[default.method].stochastic):
-        suited = stochastic_among(known.values())
-        given |= {"method": suited.name} if suited else {}
+    search = ALGORITHMS.get(request.search.algorithm)
+    noise = dict(noise_for(search, given.get("steps", default.steps))) if search else {}
+    stochastic = [method.name for method in methods if method.stochastic]
+    method = given.get("method", default.method)
+    if search and search.stochastic and "method" not in given and method not in stochastic and stochastic:
+        method = given["method"] = noise["method"] if noise.get("method") in stochastic else stochastic[0]
+    if noise.pop("method", method) == method:
+        given = noise | given
     return request.model_copy(update={"sampler": default.model_copy(update=given)})
-
-
-def stochastic_among(methods: Iterable[SamplerOffer]) -> SamplerOffer | None:
-    """The stochastic method that a search gets which needs one, where the request names none: the first."""
-    return next((method for method in methods if method.stochastic), None)
 
 
 def class_index(wanted: str | int | None, classes: Sequence[str]) -> int | None:

@@ -6,6 +6,8 @@ disagree. Where an algorithm's spending depends on scores, or the sampler choose
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest
@@ -47,14 +49,14 @@ class Plan(Schema):
     explanation: tuple[str, ...]
 
 
-def make_plan(request: GenerateRequest, method: SamplerOffer, stochastic: SamplerOffer | None = None) -> Plan:
+def make_plan(request: GenerateRequest, method: SamplerOffer, methods: Iterable[SamplerOffer] = ()) -> Plan:
     """The plan of a request that was admitted.
 
     Raises:
         UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun`.
     """
     request = request.model_copy(update={"stop": type(request.stop)()})
-    run = start_run(request, method, stochastic)
+    run = start_run(request, method, methods)
     candidates = 0
     while (proposals := run.ask()) and run.rounds < MAX_ROUNDS:
         nfe = [proposal.nfe for proposal in proposals]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from sitsearch.workers.errors import BudgetTooSmall, Unsuitable
@@ -47,28 +48,29 @@ def cap(request: GenerateRequest) -> int:
     return min(caps)
 
 
-def steered(request: GenerateRequest, sampling: Sampling, method: SamplerOffer | None) -> Sampling | None:
-    """The request's sampler by a stochastic method: its own if that is one, else `method`.
+def steered(request: GenerateRequest, sampling: Sampling, methods: Iterable[SamplerOffer]) -> tuple[Sampling, ...]:
+    """The request's sampler by stochastic methods other than its own.
 
-    None without one, and with a final generation: other steps would meet other noise.
+    None with a final generation: other steps would meet other noise.
     """
-    if sampling.method.stochastic:
-        return sampling
-    if method is None or request.sampler.final_steps is not None:
-        return None
-    choice = sampling.choice.model_copy(update={"method": method.name})
-    return Sampling(method=method, choice=choice, named=method.name)
+    if request.sampler.final_steps is not None:
+        return ()
+    return tuple(
+        Sampling(method=method, choice=sampling.choice.model_copy(update={"method": method.name}), named=method.name)
+        for method in methods
+        if method.stochastic and method.name != sampling.method.name
+    )
 
 
 def make_allowance(
-    search: Search[Any], request: GenerateRequest, sampling: Sampling, stochastic: SamplerOffer | None = None
+    search: Search[Any], request: GenerateRequest, sampling: Sampling, methods: Iterable[SamplerOffer] = ()
 ) -> Allowance:
     """What `search` may spend once the final generation is reserved.
 
     Args:
         search, request: what searches, and what for.
         sampling: how.
-        stochastic: a stochastic method, for searches that use one besides the request's.
+        methods: all that there are, for searches that use others besides the request's.
 
     Raises:
         BudgetTooSmall: the budget does not leave `num_images` finished candidates and their final generation.
@@ -81,7 +83,7 @@ def make_allowance(
         nfe=cap(request) - reserve,
         keep=request.num_images,
         sampling=sampling,
-        steered=steered(request, sampling, stochastic),
+        steered=steered(request, sampling, methods),
     )
     least = search.least(allowance, options)
     if allowance.nfe < least:

@@ -42,7 +42,7 @@ class SearchRun(WithAccounts):
     Args:
         request: the job's request, already checked.
         method: what a step of `request.sampler.method` costs.
-        stochastic: a stochastic method, for algorithms that use one besides it; None if there is none.
+        methods: all that there are, for algorithms that use others besides it.
 
     Raises:
         UnknownName: no such algorithm.
@@ -56,11 +56,11 @@ class SearchRun(WithAccounts):
         reserved: the part of it that is kept for the final generation.
     """
 
-    def __init__(self, request: GenerateRequest, method: SamplerOffer, stochastic: SamplerOffer | None = None) -> None:
+    def __init__(self, request: GenerateRequest, method: SamplerOffer, methods: Iterable[SamplerOffer] = ()) -> None:
         self._search = _algorithm(request, method)
         self.sampling = sampling_of(request, method)
         self.cap, self.reserved = cap(request), reserved(request, self.sampling)
-        allowance = make_allowance(self._search, request, self.sampling, stochastic)
+        allowance = make_allowance(self._search, request, self.sampling, methods)
         self.request = request
         self._state = self._search.init(allowance, options_of(self._search, request.search))
         self._accounts, self._audits = Accounts(request), Audits(request.auditors)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.runs.adaptive import AdaptiveRun
@@ -17,15 +19,15 @@ JUDGES_SETS = (
 )
 
 
-def start_run(request: GenerateRequest, method: SamplerOffer, stochastic: SamplerOffer | None = None) -> Run:
+def start_run(request: GenerateRequest, method: SamplerOffer, methods: Iterable[SamplerOffer] = ()) -> Run:
     """A fresh run of the request: over one condition, or over many.
 
     Args:
-        request, method, stochastic: see `SearchRun`.
+        request, method, methods: see `SearchRun`.
 
     Raises:
         UnknownName, Unsuitable, BudgetTooSmall, pydantic.ValidationError: see `SearchRun` and `ManyRun`.
     """
     if not request.condition.is_many:
-        return SearchRun(request, method, stochastic)
+        return SearchRun(request, method, methods)
     return (AdaptiveRun if request.allocation == "adaptive" else SetRun)(request, method)

@@ -12,7 +12,7 @@ from sitsearch.workers.engine.offers import METHODS, method_named
 from sitsearch.workers.errors import UnknownName
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.search.registry import ALGORITHMS
-from sitsearch.workers.search.runs.defaults import stochastic_among, with_sampler
+from sitsearch.workers.search.runs.defaults import with_sampler
 from sitsearch.workers.search.runs.run import SearchRun
 from sitsearch.workers.studies.comparison.tasks import Asked, Task
 
@@ -88,13 +88,12 @@ def request_of(task: Task, contender: Contender, budget: int, asked: Asked, seed
             "seed": 1000 * seed + asked.place,
         }
     )
-    stochastic = ALGORITHMS[contender.algorithm].stochastic
-    return with_sampler(request, SamplerChoice(method=task.method), METHODS.values(), stochastic=stochastic)
+    return with_sampler(request, SamplerChoice(method=task.method), METHODS.values())
 
 
 def run_of(request: GenerateRequest) -> SearchRun:
     """A fresh run; raises as `SearchRun`, and UnknownName for a sampling method that is not there."""
-    return SearchRun(request, method_named(request.sampler.method), stochastic_among(METHODS.values()))
+    return SearchRun(request, method_named(request.sampler.method), METHODS.values())
 
 
 def said_of(request: GenerateRequest) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sitsearch.workers.search.algorithms.evolutionary import EvoSearch
 from sitsearch.workers.search.algorithms.fk_steering import FkSteering
 from sitsearch.workers.search.algorithms.paths import PathSearch
 from sitsearch.workers.search.algorithms.random_search import RandomSearch
+from sitsearch.workers.search.algorithms.revisit import RevisitSearch
 from sitsearch.workers.search.algorithms.rollover import Rollover
 from sitsearch.workers.search.algorithms.successive_halving import SuccessiveHalving
 from sitsearch.workers.search.algorithms.tree import TreeSearch
@@ -59,6 +60,7 @@ ALGORITHMS: dict[str, Search[Any]] = _with_plugins(
         EpsilonGreedy(),
         EvoSearch(),
         FkSteering(),
+        RevisitSearch(),
         Rollover(),
         SuccessiveHalving(),
         TreeSearch(),

@@ -12,18 +12,14 @@ from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.search import base
 from sitsearch.workers.search.algorithms.fk_steering import FkState, FkSteering
+from sitsearch.workers.search.algorithms.random_search import RandomSearch, RandomState
+from sitsearch.workers.search.algorithms.revisit import RevisitSearch, RevisitState
 from sitsearch.workers.search.algorithms.rollover import Rollover, RolloverState
 from sitsearch.workers.search.algorithms.successive_halving import HalvingState, SuccessiveHalving
-from sitsearch.workers.search.algorithms.trust_region import (
-    Region,
-    TrustRegionOptions,
-    TrustRegionSearch,
-    TrustRegionState,
-)
 from sitsearch.workers.search.draws import uniform
 from sitsearch.workers.search.sampling import Sampling
 
-ArmName = Literal["particles", "rollover", "particles_dense", "halving", "region"]
+ArmName = Literal["random", "particles", "rollover", "particles_dense", "halving", "revisit"]
 
 #: Coarse trajectories have a fraction of the steps, and not fewer than these.
 COARSER, LEAST_STEPS = 4, 4
@@ -62,6 +58,14 @@ class _Pass(Schema):
         return self.model_copy(update={"state": self.search.tell(self.state, proposals, own), "best": best})
 
 
+class RandomPass(_Pass):
+    """Of random search, by draws of its own."""
+
+    search: ClassVar[base.Search[Any]] = RandomSearch()
+    arm: Literal["random"]
+    state: RandomState
+
+
 class RolloverPass(_Pass):
     """Of rollover budget forcing."""
 
@@ -86,15 +90,15 @@ class HalvingPass(_Pass):
     state: HalvingState
 
 
-class RegionPass(_Pass):
-    """Of trust-region search around the best candidates so far."""
+class RevisitPass(_Pass):
+    """Of revisiting the best candidate so far."""
 
-    search: ClassVar[base.Search[Any]] = TrustRegionSearch()
-    arm: Literal["region"]
-    state: TrustRegionState
+    search: ClassVar[base.Search[Any]] = RevisitSearch()
+    arm: Literal["revisit"]
+    state: RevisitState
 
 
-Pass = Annotated[RolloverPass | FunnelPass | HalvingPass | RegionPass, Field(discriminator="arm")]
+Pass = Annotated[RandomPass | RolloverPass | FunnelPass | HalvingPass | RevisitPass, Field(discriminator="arm")]
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Arm:
         options: of its search, where they are not the defaults.
     """
 
-    kind: type[_Pass]
+    kind: type[Any]
     prior: float
     method: str | None = None
     coarse: bool = False
@@ -119,11 +123,12 @@ class Arm:
 
 
 ARMS: dict[ArmName, Arm] = {
+    "random": Arm(RandomPass, 0.0),
     "particles": Arm(FunnelPass, 1.0, method="euler_maruyama", coarse=True, options={"lam": 4.0}),
     "rollover": Arm(RolloverPass, 0.9, method="glass"),
     "particles_dense": Arm(FunnelPass, 0.6, method="glass", options={"lam": 4.0, "funnel": 0.5}),
     "halving": Arm(HalvingPass, 0.4),
-    "region": Arm(RegionPass, 0.2, around=True),
+    "revisit": Arm(RevisitPass, 0.8, coarse=True, around=True, options={"restart_after": None}),
 }
 
 
@@ -132,42 +137,37 @@ def coarse(steps: int) -> int:
     return min(steps, max(LEAST_STEPS, round(steps / COARSER)))
 
 
-def sampling_of(arm: Arm, allowance: base.Allowance) -> Sampling | None:
-    """How passes of an arm are sampled; None if that cannot be had."""
-    found = allowance.sampling if arm.method is None else allowance.by(arm.method)
+def sampling_of(arm: Arm, allowance: base.Allowance, best: base.Scored | None) -> Sampling | None:
+    """How passes of an arm are sampled; None if that cannot be had, or if there is no candidate to begin around."""
+    if arm.around:
+        found = None if best is None else allowance.of(best.recipe)
+    else:
+        found = allowance.sampling if arm.method is None else allowance.by(arm.method)
     if found is None or not arm.coarse:
         return found
-    return found.model_copy(update={"choice": found.choice.model_copy(update={"steps": coarse(found.choice.steps)})})
+    choice = found.choice.model_copy(update={"steps": coarse(found.choice.steps)})
+    return found.model_copy(update={"choice": choice})
 
 
-def open_arms(names: Sequence[ArmName], allowance: base.Allowance, best: Sequence[base.Scored]) -> tuple[ArmName, ...]:
-    """Those of the arms that could begin a pass now."""
-    return tuple(
-        name for name in names if sampling_of(ARMS[name], allowance) is not None and (best or not ARMS[name].around)
-    )
-
-
-def begun(name: ArmName, allowance: base.Allowance, number: int, nfe: int, best: Sequence[base.Scored]) -> Any:
-    """A pass of an arm before its first round.
+def begun(name: ArmName, allowance: base.Allowance, number: int, nfe: int, best: base.Scored | None) -> Pass | None:
+    """A pass of an arm before its first round; None if the arm cannot begin one now.
 
     Args:
-        name: of the arm, one of `open_arms`.
+        name: of the arm.
         allowance: the whole search's.
         number: of the pass, counted from 0 over all arms.
         nfe: what it may spend.
-        best: candidates to begin around, best first.
+        best: the best finished candidate so far.
     """
     arm = ARMS[name]
-    sampling = sampling_of(arm, allowance)
-    assert sampling is not None
+    sampling = sampling_of(arm, allowance, best)
+    if sampling is None:
+        return None
     seed = int(uniform(allowance.seed, SEEDS, number) * 2**53)
     own = base.Allowance(seed=seed, nfe=nfe, keep=1, sampling=sampling)
-    if arm.around:
-        options = TrustRegionOptions(warmup=0.0)
-        regions = tuple(Region(center=center, radius=options.radius) for center in best)
-        state: base.State = TrustRegionState(
-            allowance=own, options=options, round=(number + 1) * ROUNDS_OF_A_PASS, regions=regions, fresh_told=nfe
-        )
-    else:
-        state = arm.kind.search.init(own, arm.kind.search.Options.model_validate(arm.options))
-    return arm.kind(arm=name, state=state)
+    state = arm.kind.search.init(own, arm.kind.search.Options.model_validate(arm.options))
+    if isinstance(state, RevisitState):
+        # its draws are named by the candidate's own seed, so that its rounds must be no other pass's
+        state = state.model_copy(update={"parent": best, "round": (number + 1) * ROUNDS_OF_A_PASS})
+    made: Pass = arm.kind(arm=name, state=state)
+    return made

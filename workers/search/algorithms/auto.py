@@ -32,15 +32,15 @@ from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.search import base
-from sitsearch.workers.search.algorithms.arms import ARMS, ArmName, Pass, begun, open_arms
+from sitsearch.workers.search.algorithms.arms import ARMS, ArmName, Pass, begun
 from sitsearch.workers.search.algorithms.random_search import RandomOptions
 
 #: How `random` names its draws: so many in a round.
 DRAWN_TOGETHER: int = RandomOptions().round_size
 #: A pass gets this part of the budget, or so many whole trajectories if that is more; and the last one not fewer than.
-PART_OF_BUDGET, GOOD_PASS, LEAST_PASS = 8, 8, 4
-#: Random candidates that are remembered for the spread of scores, and candidates to search around.
-REMEMBERED, INCUMBENTS = 64, 4
+PART_OF_BUDGET, GOOD_PASS, LEAST_PASS = 8, 8, 2
+#: Random candidates that are remembered for the mean and spread of scores.
+REMEMBERED = 64
 #: Passes that are under way at once, at most, and the passes of a whole search for each of them.
 MOST_AT_ONCE, FOR_EACH = 4, 4
 
@@ -48,7 +48,7 @@ MOST_AT_ONCE, FOR_EACH = 4, 4
 class AutoOptions(base.Options):
     """Options of the automatic search."""
 
-    share: float = Field(0.25, ge=0, le=1, description="part of the NFE that goes to plain random search")
+    share: float = Field(0.125, ge=0, le=1, description="part of the NFE that goes to plain random search")
     arms: tuple[ArmName, ...] = Field(
         tuple(ARMS), min_length=1, max_length=len(ARMS), description="searches that it may choose from"
     )
@@ -74,7 +74,7 @@ class AutoState(base.State):
     Attributes:
         drawn: random candidates proposed so far.
         seen: the first of them, with their scores.
-        best: the best finished candidates of the request's own method, best first: what may be searched around.
+        best: the best finished candidate, which may be searched around.
         tried: of every arm that has ended a pass.
         begun: passes begun so far.
         passes: those under way.
@@ -84,7 +84,7 @@ class AutoState(base.State):
     options: AutoOptions
     drawn: int = 0
     seen: tuple[base.Scored, ...] = ()
-    best: tuple[base.Scored, ...] = ()
+    best: base.Scored | None = None
     tried: tuple[Tried, ...] = ()
     begun: int = 0
     passes: tuple[Pass, ...] = ()
@@ -145,16 +145,13 @@ class AutoSearch:
                 passes.append(part)
             elif part.best is not None:
                 tried[part.arm] = _with(tried.get(part.arm), part.arm, part.best)
-        own = [
-            base.Scored(recipe=c.recipe, score=base.score_of(c))
-            for c in candidates
-            if c.recipe.finished and c.recipe.method is None
-        ]
+        ended = [base.Scored(recipe=c.recipe, score=base.score_of(c)) for c in candidates if c.recipe.finished]
+        best = max([*([state.best] if state.best else []), *ended], key=lambda scored: scored.score, default=None)
         return told.model_copy(
             update={
                 "drawn": state.drawn + dealt.draws,
                 "seen": (*state.seen, *drawn)[:REMEMBERED],
-                "best": tuple(sorted((*state.best, *own), key=lambda scored: -scored.score)[:INCUMBENTS]),
+                "best": best,
                 "tried": tuple(tried.values()),
                 "begun": dealt.begun,
                 "passes": tuple(passes),
@@ -198,25 +195,25 @@ def _dealt(state: AutoState) -> AutoState:
     due = max(0, _random_share(state) - state.drawn) * whole  # of the random share: it is given to no pass
     least = LEAST_PASS * whole
     while len(passes) < _at_once(state) and left - due >= least:
-        name = _next_arm(state, passes)
-        if name is None:
-            break
         given = min(size, left - due)
         if left - due - given < least:
             given = left - due  # what is left besides would buy no pass
-        passes.append(begun(name, state.allowance, number, given, state.best))
+        part = _next_pass(state, passes, number, given)
+        if part is None:
+            break
+        passes.append(part)
         number, left = number + 1, left - given
     if passes:
-        steered = state.spent - state.drawn * whole + sum(part.left for part in passes)
-        in_step = math.ceil(share / (1 - share) * steered / whole) if share < 1 else 0
+        others = state.spent - state.drawn * whole + sum(part.left for part in passes)
+        in_step = math.ceil(share / (1 - share) * others / whole) if share < 1 else 0
         draws = max(0, min(in_step - state.drawn, left // whole))
     else:
         draws = min(DRAWN_TOGETHER, left // whole)
     return state.model_copy(update={"passes": tuple(passes), "begun": number, "draws": draws})
 
 
-def _next_arm(state: AutoState, passes: Sequence[Any]) -> ArmName | None:
-    """MaxUCB's choice among the arms that could begin a pass; None if none could."""
+def _next_pass(state: AutoState, passes: Sequence[Any], number: int, nfe: int) -> Any:
+    """A pass of MaxUCB's choice among the arms that can begin one; None if none can."""
     tried = {arm.arm: arm for arm in state.tried}
     under_way = [part.arm for part in passes]
     scores = [scored.score for scored in state.seen]
@@ -230,8 +227,11 @@ def _next_arm(state: AutoState, passes: Sequence[Any]) -> ArmName | None:
         count = (tried[name].passes if name in tried else 0) + under_way.count(name)
         return best + (state.options.alpha * math.log(rounds) / max(1, count)) ** 2
 
-    open_now = open_arms(state.options.arms, state.allowance, state.best)
-    return max(open_now, key=index, default=None)  # the first of equals
+    for name in sorted(state.options.arms, key=index, reverse=True):  # stable: the first of equals is ahead
+        part = begun(name, state.allowance, number, nfe, state.best)
+        if part is not None:
+            return part
+    return None
 
 
 def _with(tried: Tried | None, arm: ArmName, best: base.Scored) -> Tried:

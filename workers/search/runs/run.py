@@ -64,7 +64,7 @@ class SearchRun(WithAccounts):
         self.request = request
         self._state = self._search.init(allowance, options_of(self._search, request.search))
         self._accounts, self._audits = Accounts(request), Audits(request.auditors)
-        self._winners = Winners(request, self.sampling)
+        self._winners = Winners(request, allowance)
         self._told: tuple[Candidate, ...] = ()
         self._count = 0
         self._owed = 0  # NFE that finishing took of what the search may spend, until an extension makes up for it

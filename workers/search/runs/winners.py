@@ -22,7 +22,7 @@ class Winners:
 
     Args:
         request: says what selects, and how many are wanted.
-        sampling: how they are sampled.
+        allowance: says how they are sampled.
 
     Attributes:
         top: the best candidates of the search so far, best first.
@@ -30,8 +30,8 @@ class Winners:
         finals: the best of the final generation, best first.
     """
 
-    def __init__(self, request: GenerateRequest, sampling: Sampling) -> None:
-        self._count, self._sampling = request.num_images, sampling
+    def __init__(self, request: GenerateRequest, allowance: base.Allowance) -> None:
+        self._count, self._allowance = request.num_images, allowance
         #: Candidates come from fresh noise alone, and their scores do not tell when to stop.
         self._independent = request.search.algorithm == "random" and request.stop == StopRules()
         self._selection = Selection(request.verifier)
@@ -89,20 +89,15 @@ class Winners:
     def _trajectory(self, recipe: Recipe) -> Recipe:
         """The same for all recipes of one image: what draws no noise, no draw tells apart, nor where it is cut."""
         ops: list[Op] = []
+        sampling = self._allowance.of(recipe)
         for op in recipe.ops:
-            if isinstance(op, Integrate) and not self._draws(op):
+            if isinstance(op, Integrate) and not _draws(op, sampling):
                 op = op.model_copy(update={"round": 0, "index": 0})
-                if ops and isinstance(last := ops[-1], Integrate) and not self._draws(last):
+                if ops and isinstance(last := ops[-1], Integrate) and not _draws(last, sampling):
                     op = op.model_copy(update={"steps": last.steps + op.steps})
                     ops.pop()
             ops.append(op)
         return recipe.model_copy(update={"ops": tuple(ops)})
-
-    def _draws(self, op: Integrate) -> bool:
-        """Noise is drawn on the way: all of an SDE's steps draw it but the trajectory's last."""
-        method, choice = self._sampling.method, self._sampling.choice
-        last = method.ends and choice.last_step is not None and op.to == 1 and op.steps == 1
-        return method.stochastic and not last
 
     def again(self, steps: int, round: int) -> tuple[Proposal, ...]:
         """The winners from the last noise that was put in, at more steps; none that is there already.
@@ -111,7 +106,7 @@ class Winners:
             steps: of the final generation.
             round: names the proposals.
         """
-        sampling, there = final(self._sampling, steps), {c.recipe for c in self.finals}
+        sampling, there = final(self._allowance.sampling, steps), {c.recipe for c in self.finals}
         proposals = []
         for rank, winner in enumerate(self.top):
             start = _last_noised(winner.recipe)
@@ -120,6 +115,13 @@ class Winners:
                 nfe = sampling.cost(recipe, len(start.ops))
                 proposals.append(Proposal(id=f"{round}-final-{rank}", recipe=recipe, known=len(start.ops), nfe=nfe))
         return tuple(proposals)
+
+
+def _draws(op: Integrate, sampling: Sampling) -> bool:
+    """Noise is drawn on the way: all of an SDE's steps draw it but the trajectory's last."""
+    method, choice = sampling.method, sampling.choice
+    last = method.ends and choice.last_step is not None and op.to == 1 and op.steps == 1
+    return method.stochastic and not last
 
 
 def _last_noised(recipe: Recipe) -> Recipe:

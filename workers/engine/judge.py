@@ -57,8 +57,8 @@ def telling_features(verifier: object, pictures: Tensor, *, batch: int) -> list[
     images = pixels(pictures)
     if has_features(verifier):
         rows = torch.cat([verifier.features(part) for part in images.split(batch)])
-        return F.normalize(rows.float(), dim=1).tolist()  # type: ignore[no-any-return]
-    return F.adaptive_avg_pool2d(images, SMALL).flatten(1).tolist()  # type: ignore[no-any-return]
+        return F.normalize(rows.float(), dim=1).tolist()
+    return F.adaptive_avg_pool2d(images, SMALL).flatten(1).tolist()
 
 
 def scores_by_name(

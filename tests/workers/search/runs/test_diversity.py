@@ -46,13 +46,16 @@ def test_small_sets_are_the_best_of_all(seed: int) -> None:
     assert found in every and objective(quality, distances, found, d) == pytest.approx(best, abs=1e-12)
 
 
-def test_a_swap_finds_what_greed_does_not() -> None:
-    """0, then the one in the middle of the others: greed keeps it, though two corners are farther apart."""
-    points = [(0.0, 0.0), (10.0, 0.0), (7.0, 7.0), (7.0, -7.0)]
-    distances = relative_distances(points)
-    greedy = max(range(1, 4), key=lambda place: distances[0][place])
-    assert greedy == 1
-    assert best_set([0.0] * 4, distances, 3, 1.0) == (0, 2, 3)
+@pytest.mark.parametrize(("seed", "count"), [(196, 5), (40, 6), (50, 7)])
+def test_swaps_find_what_greed_does_not(seed: int, count: int) -> None:
+    """Places on a grid where greedy choice from every pair falls short of the best set."""
+    draw, size, d = random.Random(seed), 12 if count < 7 else 11, 0.8
+    points = [(float(draw.randint(0, 9)), float(draw.randint(0, 9))) for _ in range(size)]
+    quality, distances = standardised([float(-place) for place in range(size)]), relative_distances(points)
+    every = [(0, *others) for others in itertools.combinations(range(1, size), count - 1)]
+    best = max(objective(quality, distances, places, d) for places in every)
+    found = best_set(quality, distances, count, d)
+    assert objective(quality, distances, found, d) == pytest.approx(best, abs=1e-12)
 
 
 def test_distances_are_in_units_of_their_mean_and_scores_without_unit() -> None:

@@ -91,6 +91,7 @@ class StubVerifier:
         self.name, self.sets = name, sets
         self.describe = StubCall(self._describe)
         self.score, self.set_scores = StubCall(self._score), StubCall(self._set_scores)
+        self.features = StubCall(self._features)
 
     def judge(self, images: np.ndarray) -> list[float]:
         """The scores of `[N, H, W, 3]` uint8: later ones are better."""
@@ -107,3 +108,7 @@ class StubVerifier:
     async def _set_scores(self, images: np.ndarray, chosen: np.ndarray | None) -> tuple[list[float], np.ndarray]:
         """What `judge` says of each image, whatever is in the set; the feature of an image is its mean."""
         return self.judge(images), images.mean(axis=(1, 2))
+
+    async def _features(self, images: np.ndarray) -> list[list[float]]:
+        """The feature of an image is its mean."""
+        return [[float(image.mean())] for image in images]

@@ -22,7 +22,7 @@ from sitsearch.models.generator import Generator
 from sitsearch.models.verifiers.base import Verifier
 from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.engine import Engine
-from sitsearch.workers.engine.judge import judges_sets, scores_by_name, set_scores
+from sitsearch.workers.engine.judge import has_features, judges_sets, scores_by_name, set_scores, telling_features
 from sitsearch.workers.engine.offers import METHODS, method_named
 from sitsearch.workers.engine.orders import Order, orders_of
 from sitsearch.workers.engine.trajectory import Sample, made_of
@@ -59,6 +59,7 @@ def search(
     sampler: Mapping[str, Any] | None = None,
     seed: int = 0,
     num_images: int = 1,
+    diversity: float = 0.0,
     stop: Mapping[str, Any] | None = None,
     rule: str = "rank",
     auditors: Mapping[str, Verifier] | None = None,
@@ -79,6 +80,7 @@ def search(
         sampler: fields of `SamplerChoice`; the rest are those of `default_sampler`.
         seed: of every random draw.
         num_images: how many of the best to return.
+        diversity: how much it counts that they differ, from 0, the best by score, to 1.
         stop: fields of `StopRules`.
         rule: of an ensemble, see `sitsearch.workers.search.runs.selection`.
         auditors: by name; they are asked of the best so far and never select.
@@ -107,6 +109,7 @@ def search(
             "sampler": dict(sampler or {}),
             "seed": seed,
             "num_images": num_images,
+            "diversity": diversity,
             "stop": dict(stop or {}),
         }
     )
@@ -159,7 +162,9 @@ class _Here(InMemory[Tensor]):
         super().__init__()
         self._engine, self._request, self._conditions, self._watch = engine, request, conditions, watch
         self._scorers = {name: Scorer(verifier, batch=engine.batch) for name, verifier in verifiers.items()}
-        self._selector = verifiers[request.verifier.names[0]]
+        selectors = [verifiers[name] for name in request.verifier.names]
+        self._selector = selectors[0]
+        self._telling = next(filter(has_features, selectors), self._selector)
         self._preview = any("preview" in verifiers[name].needs for name in request.verifier.names)
         self.sets = request.condition.is_many and judges_sets(self._selector)
 
@@ -177,6 +182,9 @@ class _Here(InMemory[Tensor]):
         assert judges_sets(self._selector)
         scores, features = set_scores(self._selector, images, torch.stack(list(chosen)) if chosen else None)
         return scores, [row.clone() for row in features]
+
+    async def features(self, images: Sequence[Tensor]) -> list[list[float]]:
+        return telling_features(self._telling, torch.stack(list(images)), batch=self._engine.batch)
 
     async def log(self, run: Run, fresh: Sequence[tuple[Candidate, Tensor]]) -> None:
         await super().log(run, fresh)

@@ -41,6 +41,9 @@ def request_of(
     target: Annotated[float | None, typer.Option(help="end when a candidate scores as much")] = None,
     patience: Annotated[int | None, typer.Option(help="end after so many NFE without a better candidate")] = None,
     num_images: Annotated[int, typer.Option(help="how many of the best to keep")] = 1,
+    diversity: Annotated[
+        float, typer.Option(help="how much it counts that they differ, from 0 (the best by score) to 1")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="seed of every random draw")] = 0,
     priority: Annotated[float, typer.Option(help="share of the samplers in relation to other jobs', 0.1 to 10")] = 1.0,
 ) -> dict[str, Any]:
@@ -52,6 +55,7 @@ def request_of(
         "per_condition": per_condition,
         "allocation": allocation,
         "num_images": num_images,
+        "diversity": diversity,
         "seed": seed,
         "budget": _given({"nfe": nfe if nfe or forwards else 2000, "forwards": forwards, "seconds": seconds}),
         "verifier": _verifier(verifier or ["classifier"], rule),

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from sitsearch.workers.jobs.base import Schema
-from sitsearch.workers.jobs.job import JobError, Progress, ResultImage, Status, Usage
+from sitsearch.workers.jobs.job import Choice, JobError, Progress, ResultImage, Status, Usage
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.jobs.store.records import Snapshot
 
@@ -46,6 +46,7 @@ class ResultView(View):
     candidates: int
     stopped_by: Literal["budget", "score", "patience", "seconds"]
     warnings: tuple[str, ...]
+    choice: Choice | None
 
 
 class JobView(View):
@@ -104,6 +105,7 @@ def job_view(snapshot: Snapshot, root: str) -> JobView:
             candidates=job.result.candidates,
             stopped_by=job.result.stopped_by,
             warnings=job.result.warnings,
+            choice=job.result.choice,
         )
     return JobView(
         id=job.id,

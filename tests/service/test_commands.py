@@ -25,6 +25,7 @@ def test_an_absent_service_is_said_in_one_line(
 def test_classes_and_prompts_describe_one_condition_or_many() -> None:
     assert request_of(class_="Q", prompt=["a Q"])["condition"] == {"class": "Q", "prompt": "a Q"}
     assert request_of(classes="A,B")["condition"] == {"classes": ["A", "B"]}
+    assert request_of(class_="Q", num_images=4, diversity=0.5)["diversity"] == 0.5
     asked = request_of(prompt=["a fox, red", "a hen"], allocation="adaptive")
     assert (asked["condition"], asked["allocation"]) == ({"prompts": ["a fox, red", "a hen"]}, "adaptive")
     many = [{"class": "A", "prompt": "x"}, {"class": "B", "prompt": "y"}]

@@ -32,12 +32,34 @@ class Candidate(Schema):
     condition: int = 0
 
 
+class Choice(Schema):
+    """How a diverse result was chosen, see `sitsearch.workers.search.runs.diversity`.
+
+    Attributes:
+        ids: the candidates that were chosen, before a final generation; best first.
+        ranks: their ranks by score among all that they were chosen from; the first is 0, the best.
+        among: how many there were.
+        distance: the mean distance between two of the chosen, where the mean over all pairs is 1; 0 if all are alike.
+        distance_of_top: the same of as many that are best by score alone.
+    """
+
+    ids: tuple[str, ...]
+    ranks: tuple[int, ...]
+    among: int
+    distance: float
+    distance_of_top: float
+
+
 class Round(Schema):
-    """One ask and its tell, as it stands in the round log; `audits` are of the best candidate so far."""
+    """One ask and its tell, as it stands in the round log; `audits` are of the best candidate so far.
+
+    A diverse result's `choice` has an entry of its own, without candidates.
+    """
 
     round: Annotated[int, Field(ge=0)]
     candidates: tuple[Candidate, ...]
     audits: dict[str, float] | None = None
+    choice: Choice | None = Field(None, exclude_if=lambda choice: choice is None)
 
 
 class Status(StrEnum):
@@ -137,6 +159,7 @@ class Result(Schema):
             None without auditors.
         stopped_by: what ended it.
         warnings: where the images are not what was asked for, in sentences.
+        choice: how a diverse result was chosen; None where the images are the best by score.
     """
 
     images: tuple[ResultImage, ...]
@@ -144,6 +167,7 @@ class Result(Schema):
     hacking: tuple[str, ...] | None = None
     stopped_by: Literal["budget", "score", "patience", "seconds"]
     warnings: tuple[str, ...] = ()
+    choice: Choice | None = None
 
 
 class JobError(Schema):

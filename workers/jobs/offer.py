@@ -56,8 +56,8 @@ class ModelOffer(Schema):
 class VerifierOffer(Schema):
     """A verifier that can select here, which models' images it can score, and how fast.
 
-    One of `sets` judges a candidate by the set of images that it would join; `models` empty means all. The schema tells
-    what a card may set; requests set none of it.
+    One of `sets` judges a candidate by the set of images that it would join; one with `features` tells how far apart
+    images are; `models` empty means all. The schema tells what a card may set; requests set none of it.
     """
 
     name: str
@@ -67,6 +67,7 @@ class VerifierOffer(Schema):
     range: tuple[float | None, float | None] = (None, None)
     images_per_second: float | None = None
     sets: bool = False
+    features: bool = False
     options_schema: dict[str, Any] | None = None
 
 

@@ -10,6 +10,8 @@ from sitsearch.workers.jobs.base import MAX_SEED, MAX_STEPS, PRIORITIES, Count, 
 
 MAX_NFE = 10_000_000
 MAX_IMAGES = 64
+#: A diverse result is chosen among so many finished candidates for each of its images, and among so many at most.
+POOL_PER_IMAGE, MAX_POOL = 4, 64
 #: Most images of a search over many conditions.
 MAX_SET = 1024
 
@@ -203,6 +205,7 @@ class GenerateRequest(Schema):
     """The body of `POST /generate`.
 
     Of many conditions, `allocation` shares the budget out evenly, or by what each is expected to gain from more.
+    `diversity` is how much it counts that several images differ: 0 gives the best by score, 1 the most different ones.
     `priority` is the job's share of the samplers in relation to the shares of other jobs.
     """
 
@@ -211,6 +214,7 @@ class GenerateRequest(Schema):
     per_condition: Annotated[Count, Field(ge=1, le=MAX_SET)] = 1
     allocation: Literal["uniform", "adaptive"] = "uniform"
     num_images: Annotated[Count, Field(ge=1, le=MAX_IMAGES)] = 1
+    diversity: Annotated[Real, Field(ge=0, le=1)] = 0.0
     seed: Annotated[Count, Field(ge=0, le=MAX_SEED)] = 0
     budget: Budget
     verifier: Annotated[VerifierChoice, _short_form("name")]
@@ -227,6 +231,19 @@ class GenerateRequest(Schema):
         if value not in (1, "uniform") and condition is not None and not condition.is_many:
             message = "goes with many conditions (`condition.classes`, `prompts` or `many`)"
             raise ValueError(f"`{info.field_name}` {message}; for more images of one, see `num_images`")
+        return value
+
+    @field_validator("diversity")
+    @classmethod
+    def _of_several(cls, value: float, info: ValidationInfo) -> float:
+        condition, images = info.data.get("condition"), info.data.get("num_images")
+        if value and condition is not None and condition.is_many:
+            raise ValueError("`diversity` goes with one condition; many may be 0 only")
+        if value and images is not None and not 2 <= images < MAX_POOL:
+            raise ValueError(
+                f"`diversity` goes with `num_images` from 2 to {MAX_POOL - 1}, not {images}: so many differ from one "
+                f"another, and they are chosen among at most {MAX_POOL}"
+            )
         return value
 
     @property

@@ -15,7 +15,7 @@ from sitsearch.models.condition import Condition
 from sitsearch.models.verifiers.base import Need
 from sitsearch.models.verifiers.registry import options_schema
 from sitsearch.models.verifiers.scoring import Scorer
-from sitsearch.workers.engine.judge import judges_sets, set_scores
+from sitsearch.workers.engine.judge import has_features, judges_sets, set_scores, telling_features
 from sitsearch.workers.engine.machine import take_machine
 from sitsearch.workers.jobs.offer import VerifierOffer
 
@@ -49,6 +49,7 @@ class VerifierReplica:
             models=card.models,
             range=(low, high),
             sets=judges_sets(self._verifier),
+            features=has_features(self._verifier),
             images_per_second=round(self._rate, 1) or None,
             options_schema=options_schema(card.kind),
         )
@@ -79,3 +80,7 @@ class VerifierReplica:
         before = None if chosen is None else torch.from_numpy(chosen.copy())
         scores, features = set_scores(self._verifier, pictures, before)  # type: ignore[arg-type]
         return scores, features.numpy()
+
+    def features(self, images: np.ndarray) -> list[list[float]]:
+        """What tells images `[N, H, W, 3]` uint8 apart, `[N, D]`; see `telling_features`."""
+        return telling_features(self._verifier, torch.from_numpy(images.copy()), batch=self._scorer.batch)

@@ -141,6 +141,14 @@ class Work(Executor[np.ndarray]):
         ((scores, found),) = await self._persist(lambda: together([call.remote(images, features)]))
         return scores, [row.copy() for row in found]
 
+    async def features(self, images: Sequence[np.ndarray]) -> list[list[float]]:
+        """See `Executor.features`: by the first of the verifiers that select which has any."""
+        self._retaken = False  # nothing was evaluated in vain: what was under way was this choice
+        telling = next((verifier for verifier in self._selectors if verifier.features), self._selectors[0])
+        call = self._pools.verifiers[telling.name].features
+        (found,) = await self._persist(lambda: together([call.remote(np.stack(images))]))
+        return list(found)
+
     async def recall(self, candidates: Sequence[Candidate]) -> list[np.ndarray]:
         """See `Executor.recall`: the store has them, for a time."""
         images = []

@@ -95,6 +95,10 @@ def http(valkey_url: str) -> Iterator[httpx.Client]:
         ({"condition": {"classes": ["A"], "many": [{"class": "B"}]}}, "invalid-request", "condition", None),
         ({"allocation": "adaptive"}, "invalid-request", "allocation", None),
         ({"per_condition": 2}, "invalid-request", "per_condition", None),
+        ({"diversity": 0.5}, "invalid-request", "diversity", None),
+        ({"diversity": 0.5, "num_images": 64}, "invalid-request", "diversity", None),
+        ({"diversity": 1.5, "num_images": 2}, "invalid-request", "diversity", None),
+        ({"diversity": 0.5, "condition": {"classes": ["A", "B"]}}, "invalid-request", "diversity", None),
         ({"allocation": "greedy", "condition": {"classes": ["A", "B"]}}, "invalid-request", "allocation", None),
         (
             {"allocation": "adaptive", "condition": {"classes": ["A", "B"]}, "verifier": "fid"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sitsearch.models.catalog import ROOT
@@ -20,5 +21,11 @@ def test_what_is_published_is_what_the_loaded_verifier_needs_and_scores(
     (tmp_path / "mine.toml").write_text(
         f'name = "mine"\ntitle = "t"\nkind = "glyph_classifier"\nweights = "{weights}"\nmodels = []\nmode = "{mode}"\n'
     )
-    offer = VerifierReplica("mine", batch=2).describe()
-    assert (offer.needs, offer.range, offer.models) == (("class",), bounds, ())
+    replica = VerifierReplica("mine", batch=2)
+    offer = replica.describe()
+    assert (offer.needs, offer.range, offer.models, offer.features) == (("class",), bounds, (), True)
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    images.flags.writeable = False
+    found = np.array(replica.features(images))
+    assert len(found) == 5 and np.allclose(np.linalg.norm(found, axis=1), 1)
+    assert np.allclose(found[3], replica.features(images[3:4])[0], atol=1e-5)

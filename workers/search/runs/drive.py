@@ -2,6 +2,11 @@
 
     ask -> make -> score -> tell -> audit -> log
 
+A diverse result is chosen once the search is over, before a final generation: `recall -> features -> choose -> log`. It
+is chosen once: who takes a run over before the choice was logged has the same images to choose among, and nothing was
+made of the choice yet; after that the log says what it was. A search that is extended goes on from its own state, as
+if nothing had been chosen, and chooses anew at its end; so the images of all that it chose among stay.
+
 What makes, scores and logs is given: this process, a study's engine, or the pools of a cluster. `A` is a batch of
 pictures as that executor holds them: `[N, H, W, 3]` uint8, of numpy or of torch.
 """
@@ -64,6 +69,9 @@ class Executor(Protocol[A]):
             chosen: the features of the set so far. They are kept, so each is to have its own memory.
         """
 
+    async def features(self, images: Sequence[A]) -> Sequence[Sequence[float]]:
+        """What tells images `[H, W, 3]` apart, `[N, D]`: a verifier's features of length 1, or small pictures."""
+
     async def recall(self, candidates: Sequence[Candidate]) -> Sequence[A]:
         """The images `[H, W, 3]` of some of `run.kept`, made in earlier rounds.
 
@@ -105,6 +113,7 @@ async def drive(run: Run, executor: Executor[A], *, out_of_time: Callable[[], bo
 
     Raises:
         Unsuitable: the budget is to go where single images gain, and the verifier judges sets.
+        SearchError: an image that is needed again is gone.
     """
     if executor.sets and run.request.allocation != "uniform":
         raise Unsuitable("allocation", f"must be uniform: {run.request.verifier.name!r} judges sets of images")
@@ -113,8 +122,13 @@ async def drive(run: Run, executor: Executor[A], *, out_of_time: Callable[[], bo
         for image in await executor.recall(run.best):
             _, features = await executor.score_set(image[None], chosen)
             chosen.append(features[0])
-    while proposals := run.ask(out_of_time=out_of_time()):
-        await _round(run, executor, proposals, chosen)
+    await executor.recall(run.pool)  # a search that goes on may need them at its end: if one is gone, it is known now
+    while (proposals := run.ask(out_of_time=out_of_time())) or run.to_choose:
+        if proposals:
+            await _round(run, executor, proposals, chosen)
+        else:
+            run.choose(await executor.features(await executor.recall(run.to_choose)))
+            await executor.log(run, ())
 
 
 async def _round(run: Run, executor: Executor[A], proposals: Sequence[Proposal], chosen: list[A]) -> None:

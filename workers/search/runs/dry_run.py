@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest
+from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.drive import candidates_of
 from sitsearch.workers.search.runs.start import Run, start_run
@@ -57,14 +58,15 @@ def make_plan(request: GenerateRequest, method: SamplerOffer, methods: Iterable[
     """
     request = request.model_copy(update={"stop": type(request.stop)()})
     run = start_run(request, method, methods)
-    candidates = 0
-    while (proposals := run.ask()) and run.rounds < MAX_ROUNDS:
+    candidates = rounds = 0
+    while (proposals := _asked(run)) and run.rounds < MAX_ROUNDS:
         nfe = [proposal.nfe for proposal in proposals]
         forwards = [count * request.sampler.rows for count in nfe]
         run.tell(candidates_of(proposals, nfe, forwards, [{request.verifier.name: 0.0}] * len(nfe), run))
-        candidates += len(proposals) if run.phase == "search" else 0
+        if run.phase == "search":
+            candidates, rounds = candidates + len(proposals), rounds + 1
     budget, reserve = run.cap, run.reserved
-    search, final, rounds = run.usage.nfe_search, run.usage.nfe_final, run.rounds - bool(run.usage.nfe_final)
+    search, final = run.usage.nfe_search, run.usage.nfe_final
     played = not proposals
     if not played:
         share = (budget - reserve) / search
@@ -81,6 +83,15 @@ def make_plan(request: GenerateRequest, method: SamplerOffer, methods: Iterable[
         exact=exact,
         explanation=_explain(request, run, phases, rounds, candidates, exact=exact),
     )
+
+
+def _asked(run: Run) -> tuple[Proposal, ...]:
+    """The next round's proposals; of a diverse result, whose images are all alike here, the best are chosen."""
+    proposals = run.ask()
+    if pool := run.to_choose:
+        run.choose([[0.0]] * len(pool))
+        proposals = run.ask()
+    return proposals
 
 
 def _saves_rows(request: GenerateRequest) -> bool:

@@ -5,6 +5,9 @@
     while proposals := run.ask():
         run.tell(evaluate(proposals))    # in a test, in this process, or on the cluster
         log(run.log())
+    if run.to_choose:                    # of a diverse result; then it is asked for a final generation
+        run.choose(features(run.to_choose))
+        log(run.log())
     run.result()
     run.extend(nfe)                      # and on it goes
 
@@ -18,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, UnknownName, Unsuitable
-from sitsearch.workers.jobs.job import Candidate, Extension, Phase, Result, ResultImage, Round
+from sitsearch.workers.jobs.job import Candidate, Choice, Extension, Phase, Result, ResultImage, Round
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search import base
@@ -26,6 +29,7 @@ from sitsearch.workers.search.base import Proposal, Search, check_told
 from sitsearch.workers.search.registry import ALGORITHMS, options_of
 from sitsearch.workers.search.runs.accounts import Accounts, WithAccounts
 from sitsearch.workers.search.runs.audits import Audits
+from sitsearch.workers.search.runs.diversity import choose
 from sitsearch.workers.search.runs.finishing import finishing
 from sitsearch.workers.search.runs.plan import cap, make_allowance, reserved, sampling_of
 from sitsearch.workers.search.runs.winners import Winners
@@ -72,7 +76,7 @@ class SearchRun(WithAccounts):
         self._stopped_by: StopReason | None = None
 
     def ask(self, *, out_of_time: bool = False) -> tuple[Proposal, ...]:
-        """The next round's proposals, in order; empty when the run is over."""
+        """The next round's proposals, in order; empty when the run is over, or has first `to_choose`."""
         if self._stopped_by is None:
             self._stopped_by = self._stop_reason(out_of_time=out_of_time)
         if self._stopped_by is None:
@@ -92,8 +96,7 @@ class SearchRun(WithAccounts):
                 raise SearchError(f"candidate {candidate.id!r} has no score of {lacking[0]!r}")
         phase: Phase = candidates[0].phase if candidates else "search"
         if phase != "search":
-            if self._stopped_by is None:  # replayed: the log tells why the search ended, if only by what it left out
-                self._stopped_by = self._stop_reason(out_of_time=bool(self._search.ask(self._state))) or "budget"
+            self._end_as_logged()
             check_told(self._finish_proposals() if phase == "finish" else self._final_proposals(), candidates)
         self._winners.see(candidates)
         if phase == "final":
@@ -117,6 +120,34 @@ class SearchRun(WithAccounts):
         self._told = tuple(candidates)
 
     @property
+    def pool(self) -> tuple[Candidate, ...]:
+        """What a choice that is still to come may take so far, best first; empty unless a diverse result is wanted."""
+        return self._winners.pool if self.request.diversity and self._winners.choice is None else ()
+
+    @property
+    def to_choose(self) -> tuple[Candidate, ...]:
+        """The same once the search is over, if there are more than were asked for: tell it their features."""
+        over = self._stopped_by is not None and not self._finish_proposals()
+        return self.pool if over and len(self.pool) > self.request.num_images else ()
+
+    def choose(self, features: Sequence[Sequence[float]]) -> None:
+        """Choose a diverse result.
+
+        It is an entry of the log by itself, so that who goes on from the log need not find the same features again.
+
+        Args:
+            features: `[M, D]`, of the images of `to_choose`, in that order.
+
+        Raises:
+            SearchError: there are not so many to choose among.
+        """
+        pool = self.to_choose
+        if len(features) != len(pool) or not pool:
+            raise SearchError(f"told the features of {len(features)} images where there are {len(pool)} to choose from")
+        scores = [self._winners.score(candidate) for candidate in pool]
+        self._take_choice(choose(pool, scores, features, self.request.num_images, self.request.diversity))
+
+    @property
     def to_audit(self) -> Candidate | None:
         """The best candidate so far, if the request's auditors have not seen it."""
         best = self.best[0]
@@ -130,7 +161,12 @@ class SearchRun(WithAccounts):
 
     def log(self) -> Round:
         """The last round that was told, for the log; after its audit."""
-        return Round(round=self.rounds - 1, candidates=self._told, audits=self._audits.of(self.best[0]))
+        return Round(
+            round=self.rounds - 1,
+            candidates=self._told,
+            audits=self._audits.of(self.best[0]),
+            choice=None if self._told else self._winners.choice,
+        )
 
     def replay(self, rounds: Iterable[Round], extensions: Sequence[Extension] = ()) -> None:
         """Bring a fresh run to where the log ends, extended where the job was."""
@@ -138,7 +174,11 @@ class SearchRun(WithAccounts):
             self._extend_where_due(extensions)
             if logged.round != self.rounds:
                 raise SearchError(f"the log has round {logged.round} where {self.rounds} was due")
-            self.tell(logged.candidates)
+            if logged.choice is None:
+                self.tell(logged.candidates)
+            else:
+                self._end_as_logged()
+                self._take_choice(logged.choice)
             if self.to_audit is not None and logged.audits is not None:
                 self.audit(logged.audits)
         self._extend_where_due(extensions)
@@ -155,13 +195,15 @@ class SearchRun(WithAccounts):
             raise BudgetTooSmall("nfe", nfe, least)
         self._state = base.extend(self._state, nfe - least)
         self._stopped_by, self._owed = None, 0
+        self._winners.choose(None)
         self._accounts.extend(nfe)
 
     @property
     def best(self) -> tuple[Candidate, ...]:
-        """The best candidates so far, best first, at most `num_images`; the final ones once the run is over."""
+        """The best candidates so far, best first, at most `num_images`; once the run is over, the final ones, or those
+        that were chosen."""
         finals = self._winners.finals
-        return finals if finals and self._stopped_by is not None else self._winners.top
+        return finals if finals and self._stopped_by is not None else self._winners.chosen or self._winners.top
 
     @property
     def kept(self) -> tuple[Candidate, ...]:
@@ -181,7 +223,7 @@ class SearchRun(WithAccounts):
         Raises:
             SearchError: the run is not over, or nothing was evaluated.
         """
-        if self._stopped_by is None or not self.best:
+        if self._stopped_by is None or not self.best or self.to_choose:
             raise SearchError("the run has no result yet")
         return Result(
             images=tuple(
@@ -199,6 +241,7 @@ class SearchRun(WithAccounts):
             hacking=self._audits.hacking,
             stopped_by=self._stopped_by,
             warnings=self._warnings(),
+            choice=self._winners.choice,
         )
 
     def _stop_reason(self, *, out_of_time: bool) -> StopReason | None:
@@ -235,7 +278,17 @@ class SearchRun(WithAccounts):
     def _final_proposals(self) -> tuple[Proposal, ...]:
         """The winners again at `final_steps`."""
         steps = self.request.sampler.final_steps
-        return () if steps is None else self._winners.again(steps, self.rounds)
+        return () if steps is None or self.to_choose else self._winners.again(steps, self.rounds)
+
+    def _end_as_logged(self) -> None:
+        """What was replayed is past the search: the log tells why that ended, if only by what it left out."""
+        if self._stopped_by is None:
+            self._stopped_by = self._stop_reason(out_of_time=bool(self._search.ask(self._state))) or "budget"
+
+    def _take_choice(self, choice: Choice) -> None:
+        self._winners.choose(choice)
+        self._accounts.add((), "search", None, 0.0)
+        self._told = ()
 
     def _warnings(self) -> tuple[str, ...]:
         """Where the images are fewer, or less, than was asked for."""
@@ -247,6 +300,8 @@ class SearchRun(WithAccounts):
             warnings.append(
                 f"images of rank {ranks} are data predictions, not finished: the budget had no room to finish them"
             )
+        if self.request.diversity and self._winners.choice is None:
+            warnings.append(f"no more than {wanted} finished images were made: diversity had nothing to choose from")
         return tuple(warnings)
 
     def _extend_where_due(self, extensions: Sequence[Extension]) -> None:

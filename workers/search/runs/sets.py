@@ -45,6 +45,8 @@ class ManyRun(WithAccounts, ABC):
     phase: Literal["search", "final"] = "search"
     reserved = 0
     to_audit: Candidate | None = None
+    pool: tuple[Candidate, ...] = ()
+    to_choose: tuple[Candidate, ...] = ()
 
     def __init__(self, request: GenerateRequest, method: SamplerOffer) -> None:
         for field, wrong in (
@@ -133,6 +135,9 @@ class ManyRun(WithAccounts, ABC):
 
     def audit(self, audits: dict[str, float]) -> None:
         """A set is not audited."""
+
+    def choose(self, features: Sequence[Sequence[float]]) -> None:
+        """A set is not chosen anew."""
 
     def log(self) -> Round:
         """The last round that was told, for the log."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sitsearch.workers.jobs.job import Candidate, Estimate
+from sitsearch.workers.errors import SearchError
+from sitsearch.workers.jobs.job import Candidate, Choice, Estimate
 from sitsearch.workers.jobs.recipe import Integrate, Op, Recipe
-from sitsearch.workers.jobs.request import GenerateRequest, StopRules
+from sitsearch.workers.jobs.request import MAX_POOL, POOL_PER_IMAGE, GenerateRequest, StopRules
 from sitsearch.workers.search import base
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.runs.plan import final
@@ -26,8 +27,9 @@ class Winners:
 
     Attributes:
         top: the best candidates of the search so far, best first.
-        held: the same, and those that could yet take their place.
+        held: the same, and those that could yet take their place, or be chosen for a diverse result.
         finals: the best of the final generation, best first.
+        choice, chosen: how a diverse result was chosen, and the candidates, best first; None and empty before that.
     """
 
     def __init__(self, request: GenerateRequest, allowance: base.Allowance) -> None:
@@ -36,11 +38,37 @@ class Winners:
         self._independent = request.search.algorithm == "random" and request.stop == StopRules()
         self._selection = Selection(request.verifier)
         self._scores: dict[Recipe, float] = {}
-        self._most = self._count + (0 if self._selection.settled else SPARE)
+        self._pool = min(MAX_POOL, POOL_PER_IMAGE * self._count) if request.diversity else self._count
+        self._most = self._pool + (0 if self._selection.settled else SPARE)
+        self._final_steps = request.sampler.final_steps
         self.top: tuple[Candidate, ...] = ()
         self.held: tuple[Candidate, ...] = ()
         self._regenerated: set[Recipe] = set()
         self.finals: tuple[Candidate, ...] = ()
+        self.choice: Choice | None = None
+        self.chosen: tuple[Candidate, ...] = ()
+
+    @property
+    def pool(self) -> tuple[Candidate, ...]:
+        """The finished candidates that a diverse result is chosen among, best first."""
+        return tuple(candidate for candidate in self.held[: self._pool] if candidate.recipe.finished)
+
+    def choose(self, choice: Choice | None) -> None:
+        """Let the final generation be of the candidates that were chosen; None for the best by score again.
+
+        What it made of others is dropped once there is a choice.
+
+        Raises:
+            SearchError: one of them is not in the pool.
+        """
+        pool = {candidate.id: candidate for candidate in self.pool}
+        ids = () if choice is None else choice.ids
+        if strange := [name for name in ids if name not in pool]:
+            raise SearchError(f"candidate {strange[0]!r} was chosen, and is not among the {len(pool)} best")
+        self.choice, self.chosen = choice, tuple(pool[name] for name in ids)
+        if choice is not None and self._final_steps is not None:
+            wanted = {self._once_more(winner, self._final_steps) for winner in self.chosen}
+            self.finals = tuple(candidate for candidate in self.finals if candidate.recipe in wanted)
 
     def score(self, candidate: Candidate) -> float:
         """What a winner, or a candidate of the last round, selects by now; higher is better."""
@@ -108,13 +136,17 @@ class Winners:
         """
         sampling, there = final(self._allowance.sampling, steps), {c.recipe for c in self.finals}
         proposals = []
-        for rank, winner in enumerate(self.top):
-            start = _last_noised(winner.recipe)
-            recipe = start.then(sampling.to_end(start.time))
+        for rank, winner in enumerate(self.chosen or self.top):
+            recipe, known = self._once_more(winner, steps), len(_last_noised(winner.recipe).ops)
             if winner.recipe.finished and recipe not in there:
-                nfe = sampling.cost(recipe, len(start.ops))
-                proposals.append(Proposal(id=f"{round}-final-{rank}", recipe=recipe, known=len(start.ops), nfe=nfe))
+                nfe = sampling.cost(recipe, known)
+                proposals.append(Proposal(id=f"{round}-final-{rank}", recipe=recipe, known=known, nfe=nfe))
         return tuple(proposals)
+
+    def _once_more(self, winner: Candidate, steps: int) -> Recipe:
+        """The recipe of a winner's final generation."""
+        start = _last_noised(winner.recipe)
+        return start.then(final(self._sampling, steps).to_end(start.time))
 
 
 def _draws(op: Integrate, sampling: Sampling) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.judge import telling_features
 from sitsearch.workers.engine.orders import Order, orders_of
 from sitsearch.workers.engine.trajectory import made_of
 from sitsearch.workers.search.base import Proposal
@@ -88,6 +89,10 @@ class Case(InMemory[Tensor]):
     async def score_set(self, images: Tensor, chosen: Sequence[Tensor]) -> tuple[list[float], list[Tensor]]:
         """See `Executor.score_set`: each search is for one condition."""
         raise AssertionError("a comparison judges no sets")
+
+    async def features(self, images: Sequence[Tensor]) -> list[list[float]]:
+        """See `Executor.features`: of pictures, as the verifier scores those of many searches together."""
+        return telling_features(None, torch.stack(list(images)), batch=len(images))
 
 
 def run_together(engine: Engine, selector: Scorer, cases: Iterable[Case]) -> Iterator[Case]:

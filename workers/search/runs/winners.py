@@ -146,7 +146,7 @@ class Winners:
     def _once_more(self, winner: Candidate, steps: int) -> Recipe:
         """The recipe of a winner's final generation."""
         start = _last_noised(winner.recipe)
-        return start.then(final(self._sampling, steps).to_end(start.time))
+        return start.then(final(self._allowance.sampling, steps).to_end(start.time))
 
 
 def _draws(op: Integrate, sampling: Sampling) -> bool:

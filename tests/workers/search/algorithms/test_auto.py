@@ -66,7 +66,7 @@ def test_a_budget_of_a_few_images_has_one_pass_and_a_large_one_several_at_once()
     assert at_once == {20: 0, 100: 1}
     asked = request("auto", nfe=8000, sampler=SAMPLER)
     first = AUTO.ask(states(asked)[0])
-    assert len({proposal.recipe.seed for proposal in first}) == 3, "random search, and a pass each of two arms or of one"
+    assert len({proposal.recipe.seed for proposal in first}) == 3, "random search and two passes"
 
 
 def better_by(method: str | None, gain: float):  # type: ignore[no-untyped-def]

@@ -50,7 +50,7 @@ class Found:
 def search(
     generator: Generator,
     verifier: Verifier | Mapping[str, Verifier],
-    algorithm: str | Mapping[str, Any] = "random",
+    algorithm: str | Mapping[str, Any] = "auto",
     budget: int | Mapping[str, Any] = 1000,
     *,
     condition: Condition | Sequence[Condition],

@@ -31,7 +31,7 @@ def request_of(
     ] = None,
     rule: Annotated[str, typer.Option(help="how an ensemble's scores become one: rank or zscore")] = "rank",
     auditor: Annotated[list[str] | None, typer.Option(help="verifier that says what it thinks of the winners")] = None,
-    search: Annotated[str, typer.Option(help="search algorithm")] = "random",
+    search: Annotated[str, typer.Option(help="search algorithm")] = "auto",
     option: Annotated[list[str] | None, typer.Option(help="an option of the algorithm, NAME=VALUE")] = None,
     method: Annotated[str | None, typer.Option(help="sampling method [default: one that suits]")] = None,
     steps: Annotated[int | None, typer.Option(help="sampling steps of a candidate [default: the model's]")] = None,

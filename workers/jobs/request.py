@@ -148,7 +148,7 @@ class SearchChoice(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-    algorithm: Annotated[str, Field(max_length=100)] = "random"
+    algorithm: Annotated[str, Field(max_length=100)] = "auto"
     preset: Literal["budget", "paper"] = "budget"
 
     @property

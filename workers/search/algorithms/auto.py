@@ -166,9 +166,9 @@ def nfe_of_pass(allowance: base.Allowance) -> int:
 
 
 def _random_share(state: AutoState) -> int:
-    """Random candidates of the whole search: the share of the budget, rounded up, and as many as are wanted."""
+    """Random candidates of the whole search: those that the share of the budget buys, and as many as are wanted."""
     whole = state.sampling.whole
-    return max(state.allowance.keep, math.ceil(state.options.share * state.allowance.nfe / whole))
+    return max(state.allowance.keep, int(state.options.share * state.allowance.nfe / whole))
 
 
 def _at_once(state: AutoState) -> int:

@@ -50,7 +50,7 @@ class ManyRun(WithAccounts, ABC):
 
     def __init__(self, request: GenerateRequest, method: SamplerOffer) -> None:
         for field, wrong in (
-            ("search.algorithm", request.search.algorithm != "random"),
+            ("search.algorithm", request.search.algorithm not in ("random", "auto")),
             ("sampler.final_steps", request.sampler.final_steps is not None),
             ("num_images", request.num_images != 1),
             ("verifier.members", request.verifier.members is not None),

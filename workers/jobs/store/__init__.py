@@ -1,9 +1,9 @@
 """The job store: every word between gateway and workers that must outlive a process, kept in Redis.
 
 A job is a hash with one JSON text a field of `Job`, so a script can change its status without parsing JSON (Lua would
-round 64-bit seeds). Beside these fields it holds the claim: `fence`, `consumer` and `message` (the queue entry), `best`,
-the ids of the best candidates so far, and `taught`, once it has taught others. Keys are in `keys`, atomic changes in
-`scripts`. Nothing is unpickled.
+round 64-bit seeds). Beside these fields it holds the claim: `fence`, `consumer` and `message` (the queue entry);
+`best`, the ids of the best candidates so far; and `taught`, once it has taught others. Keys are in `keys`, atomic
+changes in `scripts`. Nothing is unpickled.
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ def as_it_comes(search: SearchChoice) -> bool:
     return search.preset == "budget" and not set(search.options) - {learnt}
 
 
-def takes(request: GenerateRequest) -> bool:
-    """The request leaves something open that can be learnt; a preset by its paper leaves nothing open."""
+def leaves_open(request: GenerateRequest) -> bool:
+    """The request leaves open what can be learnt; by the preset of a paper, nothing is open."""
     search = request.search
     single = request.verifier.members is None and not request.condition.is_many
     if not single or search.preset != "budget" or search.algorithm not in LEARNS:
@@ -84,7 +84,7 @@ def takes(request: GenerateRequest) -> bool:
 
 def with_learnt(request: GenerateRequest, learnt: Learnt) -> GenerateRequest:
     """The request with what it leaves open filled in, as far as enough was learnt."""
-    if not takes(request):
+    if not leaves_open(request):
         return request
     option, learn = LEARNS[request.search.algorithm]
     value = learn(learnt)

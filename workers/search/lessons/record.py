@@ -18,6 +18,8 @@ BEYOND = 2
 MOST_GAIN = 10.0
 #: Times are told apart to so many parts of [0, 1], so that the store keeps no more of them.
 PARTS = 64
+#: No sum of scores is larger: the square of it is a number still.
+LARGEST = 1e100
 #: Parts of the names of fields in the store.
 _SEPARATOR = ":"
 
@@ -202,7 +204,7 @@ class Learnt:
         parts: dict[str, dict[str, float]] = {}
         for field, value in (fields or {}).items():
             name, _, part = field.rpartition(_SEPARATOR)
-            if part in Sums.model_fields and math.isfinite(value):
+            if part in Sums.model_fields and abs(value) < LARGEST:
                 parts.setdefault(name, {})[part] = value
         self._sums = {name: Sums(**found) for name, found in parts.items()}
 
@@ -226,7 +228,7 @@ class Learnt:
     def spread(self) -> float | None:
         """Standard deviation of random candidates within a search; None where it is not known."""
         sums = self._of("spread")
-        return math.sqrt(sums.total / sums.n) if sums.n > 0 else None
+        return math.sqrt(sums.total / sums.n) if sums.n > 0 and sums.total >= 0 else None
 
     @property
     def unexplained(self) -> dict[float, Unexplained]:

@@ -18,13 +18,11 @@ ADDED = {"arm:rollover:n": 2.0, "arm:rollover:total": -0.1, "spread:total": 1e-3
 async def test_what_jobs_teach_is_added_up_by_model_and_verifier(store: JobStore) -> None:
     first, second, other = [await succeeded(store) for _ in range(3)]
     assert await store.lessons(*ABOUT) == {}
-    assert await store.teach(first.id, *ABOUT, ADDED) and await store.teach(
-        second.id, *ABOUT, {"best:0:n": 1.0} | ADDED
-    )
+    assert await store.teach(first.id, *ABOUT, ADDED)
+    assert await store.teach(second.id, *ABOUT, {"best:0:n": 1.0} | ADDED)
     assert await store.teach(other.id, "glyphs", "aesthetic", {"best:0:n": 1.0})
-    assert await store.lessons(*ABOUT) == pytest.approx(
-        {"jobs": 2, "best:0:n": 1, "arm:rollover:n": 4, "arm:rollover:total": -0.2, "spread:total": 2e-30}
-    )
+    sums = {"arm:rollover:n": 4, "arm:rollover:total": -0.2, "spread:total": 2e-30}
+    assert await store.lessons(*ABOUT) == {"jobs": 2, "best:0:n": 1} | sums
     assert await store.lessons("glyphs", "aesthetic") == {"jobs": 1, "best:0:n": 1}
 
 

@@ -84,4 +84,5 @@ def expected_best(scores: Sequence[float], n: int) -> float:
     if n <= len(ordered):
         return mean_best(n, ordered)
     eighth = len(ordered) // 8
-    return carried_on(*(mean_best(eighth * times, ordered) for times in (1, 2, 4)), size=4 * eighth, n=n)
+    first, second, third = (mean_best(eighth * times, ordered) for times in (1, 2, 4))
+    return carried_on(first, second, third, size=4 * eighth, n=n)

@@ -256,7 +256,8 @@ class Learnt:
         if place >= top:
             jobs, variance, mean = known[top].n, known[top].variance, known[top].mean
             if place > top:
-                mean = carried_on(*(sums.mean for sums in known[top - 2 :]), size=2**top, n=trajectories)
+                quarter, half = known[top - 2].mean, known[top - 1].mean
+                mean = carried_on(quarter, half, mean, size=2**top, n=trajectories)
         else:
             lower, upper = known[int(place)], known[int(place) + 1]
             share, jobs = place - int(place), upper.n

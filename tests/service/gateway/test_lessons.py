@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import pytest
 
+from sitsearch.service.cli import main
 from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.search.lessons.record import Sums, fields_of
 from tests.service.gateway.conftest import body
@@ -83,6 +86,20 @@ async def test_a_plan_says_what_random_search_would_find_and_warns(http: httpx.A
     assert plan["forecast"]["score"] == pytest.approx(random["score"] - 0.5)
     assert plan["forecast"]["warning"] and plan["explanation"][-1] == f"warning: {plan['forecast']['warning']}"
     assert len(plan["explanation"]) == len(before["explanation"]) + 3
+
+
+async def test_the_command_line_prints_it(
+    http: httpx.AsyncClient, store: JobStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await teach(store, RANDOM | LESS)
+    asked = ["--class", "Q", "--nfe", "400", "--search", "zero_order", "--url", str(http.base_url)]
+    monkeypatch.setattr(sys, "argv", ["sitsearch", "plan", *asked])
+    with pytest.raises(SystemExit) as end:
+        await asyncio.to_thread(main)
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert "expected of random search with this budget, 10 trajectories: " in said
+    assert "warning: random search may do better: 5 searches with about this budget here by zero_order found" in said
 
 
 async def test_a_plan_of_the_automatic_search_is_of_the_request_that_would_be_stored(

@@ -55,8 +55,9 @@ def test_the_automatic_search_teaches_what_each_pass_gained_on_its_own_random_ca
         ]
         sums = lesson.arms[arm.arm]
         assert sums.n == arm.passes and sums.mean == pytest.approx(statistics.fmean(gains))
-        assert max(arm.found) == arm.best.score
+        assert max(arm.found) == arm.best.score and set(arm.found) <= set(run.finished.values())
     assert lesson.gain is not None
+    assert not state.passes and state.drawn * WHOLE + sum(sum(arm.nfe) for arm in state.tried) == state.spent
 
 
 def test_what_an_arm_gains_where_it_knows_no_better_is_nothing() -> None:

@@ -11,8 +11,12 @@ from sitsearch.workers.jobs.base import Count, Schema
 from sitsearch.workers.jobs.job import Extension, Job, Status
 from sitsearch.workers.jobs.offer import Offer, SamplerOffer
 from sitsearch.workers.jobs.request import MAX_NFE, GenerateRequest
+from sitsearch.workers.search.lessons.forecast import forecast
+from sitsearch.workers.search.lessons.record import Learnt
 from sitsearch.workers.search.runs.dry_run import Plan, make_plan
 from sitsearch.workers.search.runs.plan import cap, reserved, sampling_of
+from sitsearch.workers.search.runs.run import SearchRun
+from sitsearch.workers.search.runs.start import start_run
 
 
 class PlanView(Schema):
@@ -29,16 +33,21 @@ class ExtendRequest(Schema):
     nfe: Annotated[Count, Field(ge=1, le=MAX_NFE)]
 
 
-def plan_view(request: GenerateRequest, offer: Offer) -> PlanView:
-    """The plan of an admitted request."""
+def plan_view(request: GenerateRequest, offer: Offer, learnt: Learnt) -> PlanView:
+    """The plan of an admitted request, with what finished searches let expect of it."""
     model = next(m for m in offer.models if m.name == request.model)
-    plan = make_plan(request, _method(request, offer), model.samplers)
-    verifier = next(v for v in offer.verifiers if v.name == request.verifier.name)
+    method = _method(request, offer)
+    plan = make_plan(request, method, model.samplers)
+    verifiers = [v for v in offer.verifiers if v.name in request.verifier.names]
+    if isinstance(run := start_run(request, method, model.samplers), SearchRun):
+        expected = forecast(request, run.state.allowance, learnt, verifiers[0].range)
+        explanation = (*plan.explanation, *expected.explanation)
+        plan = plan.model_copy(update={"forecast": expected, "explanation": explanation})
     seconds = None
     if model.forwards_per_second:
         seconds = plan.forwards / model.forwards_per_second
-        if verifier.images_per_second:
-            seconds += plan.candidates / verifier.images_per_second
+        if speeds := [verifier.images_per_second for verifier in verifiers if verifier.images_per_second]:
+            seconds += plan.candidates / min(speeds)  # members of an ensemble work at the same time
         seconds = round(seconds, 2)
     return PlanView(plan=plan, request=request, seconds=seconds)
 

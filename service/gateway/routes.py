@@ -29,6 +29,8 @@ from sitsearch.workers.jobs.offer import AlgorithmOffer, ModelOffer, Offer, Veri
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.jobs.store.records import Snapshot, event_order
+from sitsearch.workers.search.lessons.priors import leaves_open, with_learnt
+from sitsearch.workers.search.lessons.record import Learnt
 from sitsearch.workers.settings import Settings
 
 MAX_WAIT = 60
@@ -77,6 +79,10 @@ class Context:
         if offer is None:
             raise NoWorkers
         return offer
+
+    async def learnt(self, request: GenerateRequest) -> Learnt:
+        """What finished searches with the request's model and verifier have taught."""
+        return Learnt(await self.store.lessons(request.model, request.verifier.name))
 
     async def wait(self, job_id: str, seconds: int) -> None:
         """Return when the job has ended, the time is over or the gateway stops."""
@@ -131,7 +137,8 @@ async def generate(
 ) -> JobView | PlanView:
     """Submit a search. With an `Idempotency-Key`, sending it again gives the same job.
 
-    With `dry_run=true` nothing is submitted: the answer is 200 and the plan, by which the budget would be spent.
+    With `dry_run=true` nothing is submitted: the answer is 200 and the plan, by which the budget would be spent. What
+    the request leaves open and finished searches have taught is filled in.
     """
     if idempotency_key is not None and not 1 <= len(idempotency_key) <= _MAX_KEY:
         raise Invalid([FieldError(field="Idempotency-Key", message=f"must have 1 to {_MAX_KEY} characters")])
@@ -139,8 +146,10 @@ async def generate(
     offer = await context.offer()
     admitted, indices = admit(asked, offer, max_nfe=context.settings.max_nfe)
     if dry_run:
-        response.status_code = 200
-        return await asyncio.to_thread(plan_view, admitted, offer)
+        response.status_code, learnt = 200, await context.learnt(admitted)
+        return await asyncio.to_thread(plan_view, with_learnt(admitted, learnt), offer, learnt)
+    if leaves_open(admitted):
+        admitted = with_learnt(admitted, await context.learnt(admitted))
     job = Job(
         id=uuid.uuid4().hex,
         request=admitted,

@@ -23,6 +23,7 @@ from sitsearch.workers.jobs.errors import JobCanceled, LeaseLost, StoreUnavailab
 from sitsearch.workers.jobs.job import Candidate, JobError, Status
 from sitsearch.workers.jobs.offer import Offer
 from sitsearch.workers.jobs.store import Claim, JobStore
+from sitsearch.workers.search.lessons.record import fields_of
 from sitsearch.workers.search.registry import algorithm_offers
 from sitsearch.workers.serving.work import Pools, Work, together
 from sitsearch.workers.settings import Settings
@@ -180,7 +181,8 @@ class Coordinator:
             await self.store.finish(claim, status=Status.FAILED, error=reason, usage=claim.job.usage)
             return
         try:
-            result, usage = await self._start(claim).search()
+            work = self._start(claim)
+            result, usage = await work.search()
         except (JobCanceled, LeaseLost, StoreUnavailable):
             raise
         except Exception as error:
@@ -193,7 +195,16 @@ class Coordinator:
             await self.store.finish(claim, status=Status.FAILED, error=reason, usage=spent)
         else:
             await self.store.finish(claim, status=Status.SUCCEEDED, result=result, usage=usage)
+            await self._teach(claim, work)
         self.counters["jobs_total"] += 1
+
+    async def _teach(self, claim: Claim, work: Work) -> None:
+        """Let a job that has succeeded teach others; it has succeeded all the same if it cannot."""
+        try:
+            if (lesson := work.lesson()) is not None:
+                await self.store.teach(claim.job.id, lesson.model, lesson.verifier, fields_of(lesson.sums()))
+        except Exception as error:
+            log.warning("job %s has taught nothing: %s", claim.job.id, error)
 
     def _start(self, claim: Claim) -> Work:
         assert self.offer is not None

@@ -22,8 +22,10 @@ from sitsearch.workers.jobs.job import Candidate, Job, Result, Usage
 from sitsearch.workers.jobs.offer import ModelOffer, Offer, SamplerOffer, VerifierOffer
 from sitsearch.workers.jobs.store import Claim, JobStore
 from sitsearch.workers.search.base import Proposal
+from sitsearch.workers.search.lessons.record import Lesson
 from sitsearch.workers.search.runs.drive import Executor, Made, drive
 from sitsearch.workers.search.runs.start import Run, start_run
+from sitsearch.workers.search.runs.teaching import lesson_of
 from sitsearch.workers.serving.affinity import Slots, key_of
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,7 @@ class Work(Executor[np.ndarray]):
         self._preview = any("preview" in verifier.needs for verifier in self._selectors)
         self._slots, self._wasted = Slots(pools.slots), _Wasted(claim.job)
         self._retaken = claim.taken_over
+        self._run: Run | None = None
         self.sets = request.condition.is_many and self._selectors[0].sets
 
     async def search(self) -> tuple[Result, Usage]:
@@ -97,7 +100,12 @@ class Work(Executor[np.ndarray]):
         seconds = job.request.budget.seconds
         deadline = None if seconds is None else (job.started_at or time.time()) + seconds
         await drive(run, self, out_of_time=lambda: deadline is not None and time.time() >= deadline)
+        self._run = run
         return run.result(), self._wasted.added_to(run.usage)
+
+    def lesson(self) -> Lesson | None:
+        """What the search teaches others, once it is over; None if nothing."""
+        return None if self._run is None else lesson_of(self._run)
 
     async def make(self, proposals: Sequence[Proposal]) -> Made[np.ndarray]:
         """See `Executor.make`: by all replicas of the job's model together."""

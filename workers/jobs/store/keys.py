@@ -18,6 +18,7 @@ may touch several of them. An id comes last in its key, so no id can be mistaken
     P:offer               string  JSON of `Offer`: what the workers offer                             [5]
     P:workers             zset    names of workers by the time of their last report                   [5]
     P:worker:<name>       hash    a worker's figures                                                  [5]
+    P:lessons:<names>     hash    sums that finished jobs added to, of a model and a verifier         [6]
 
 How long they live:
     [1] `job_ttl` after the job's end; until then for ever
@@ -25,12 +26,14 @@ How long they live:
     [3] for ever; an id leaves when its record has expired
     [4] IDEMPOTENCY_TTL
     [5] `offer_ttl` after the last report
+    [6] LESSONS_TTL after the last job that added to it
     The others live for ever and are bounded by `max_queued` and by the jobs under way.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 
 from sitsearch.workers.jobs.job import Status
 
@@ -40,6 +43,8 @@ IDEMPOTENCY_TTL = 86_400.0
 EVENTS_KEPT = 1000
 #: About how many cancellations are kept; a coordinator that fell further behind learns of them from its leases.
 CANCELLATIONS_KEPT = 1000
+#: Seconds for which what jobs have taught is remembered, and jobs after which all of it counts for half.
+LESSONS_TTL, LESSONS_KEPT = 90 * 86_400.0, 256
 #: The consumer group of the queue.
 GROUP = "coordinators"
 
@@ -93,3 +98,7 @@ class Keys:
     def worker(self, name: str) -> str:
         """A worker's figures."""
         return f"{self.root}:worker:{name}"
+
+    def lessons(self, model: str, verifier: str) -> str:
+        """What finished jobs with this model and verifier have taught; JSON, so that no two pairs are alike."""
+        return f"{self.root}:lessons:{json.dumps([model, verifier])}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from sitsearch.workers.jobs.job import Status
-from sitsearch.workers.jobs.store.keys import CANCELLATIONS_KEPT, EVENTS_KEPT, GROUP, Keys
+from sitsearch.workers.jobs.store.keys import CANCELLATIONS_KEPT, EVENTS_KEPT, GROUP, LESSONS_KEPT, LESSONS_TTL, Keys
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -160,6 +160,12 @@ class Scripts:
         keys = [k.job(job_id), k.queue, k.waiting, k.submitted, *indexes, k.expiry, *own]
         args: list[str | bytes | float] = [job_id, before, after, length, progress, _ms(image_ttl)]
         return cast(bytes, (await self._run("extend", keys, args))[0])
+
+    async def teach(self, job_id: str, lessons: str, added: Mapping[str, float]) -> bytes:
+        """Add to the sums under the key `lessons`, once for a job; `ok`, `known`, or `gone` if it has not succeeded."""
+        pairs = [part for name, value in added.items() for part in (name, repr(float(value)))]
+        reply = await self._run("teach", [self._keys.job(job_id), lessons], [_ms(LESSONS_TTL), LESSONS_KEPT, *pairs])
+        return cast(bytes, reply[0])
 
     async def count(self, *, now: float) -> dict[Status, int]:
         """How many jobs are in each status, expired ones taken out."""

@@ -61,11 +61,20 @@ class AutoOptions(base.Options):
 
 
 class Tried(Schema):
-    """What an arm came to: passes that ended, and the best candidate that they found."""
+    """What an arm came to.
+
+    Attributes:
+        arm: its name.
+        passes: of it that ended.
+        best: the best candidate that they found.
+        nfe, found: of each pass, what it took and its best score.
+    """
 
     arm: ArmName
     passes: int
     best: base.Scored
+    nfe: tuple[int, ...] = ()
+    found: tuple[float, ...] = ()
 
 
 class AutoState(base.State):
@@ -144,7 +153,7 @@ class AutoSearch:
             if part.ask():
                 passes.append(part)
             elif part.best is not None:
-                tried[part.arm] = _with(tried.get(part.arm), part.arm, part.best)
+                tried[part.arm] = _with(tried.get(part.arm), part.arm, part.best, part.state.spent)
         ended = [base.Scored(recipe=c.recipe, score=base.score_of(c)) for c in candidates if c.recipe.finished]
         best = max([*([state.best] if state.best else []), *ended], key=lambda scored: scored.score, default=None)
         return told.model_copy(
@@ -234,8 +243,14 @@ def _next_pass(state: AutoState, passes: Sequence[Any], number: int, nfe: int) -
     return None
 
 
-def _with(tried: Tried | None, arm: ArmName, best: base.Scored) -> Tried:
+def _with(tried: Tried | None, arm: ArmName, best: base.Scored, nfe: int) -> Tried:
     """What an arm came to, with another pass of it."""
     if tried is None:
-        return Tried(arm=arm, passes=1, best=best)
-    return Tried(arm=arm, passes=tried.passes + 1, best=max(tried.best, best, key=lambda scored: scored.score))
+        return Tried(arm=arm, passes=1, best=best, nfe=(nfe,), found=(best.score,))
+    return Tried(
+        arm=arm,
+        passes=tried.passes + 1,
+        best=max(tried.best, best, key=lambda scored: scored.score),
+        nfe=(*tried.nfe, nfe),
+        found=(*tried.found, best.score),
+    )

@@ -12,6 +12,7 @@ from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.base import Proposal
+from sitsearch.workers.search.lessons.forecast import Forecast
 from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.drive import candidates_of
 from sitsearch.workers.search.runs.start import Run, start_run
@@ -39,6 +40,7 @@ class Plan(Schema):
             that it leaves go to more candidates, which are not counted here.
         exact: these are the numbers, not estimates.
         explanation: the same in sentences.
+        forecast: what finished searches let expect of it; None where they were not asked.
     """
 
     algorithm: str
@@ -48,6 +50,7 @@ class Plan(Schema):
     forwards: int
     exact: bool
     explanation: tuple[str, ...]
+    forecast: Forecast | None = None
 
 
 def make_plan(request: GenerateRequest, method: SamplerOffer, methods: Iterable[SamplerOffer] = ()) -> Plan:
@@ -62,7 +65,7 @@ def make_plan(request: GenerateRequest, method: SamplerOffer, methods: Iterable[
     while (proposals := _asked(run)) and run.rounds < MAX_ROUNDS:
         nfe = [proposal.nfe for proposal in proposals]
         forwards = [count * request.sampler.rows for count in nfe]
-        run.tell(candidates_of(proposals, nfe, forwards, [{request.verifier.name: 0.0}] * len(nfe), run))
+        run.tell(candidates_of(proposals, nfe, forwards, [dict.fromkeys(request.verifier.names, 0.0)] * len(nfe), run))
         if run.phase == "search":
             candidates, rounds = candidates + len(proposals), rounds + 1
     budget, reserve = run.cap, run.reserved

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from sitsearch.workers.jobs.job import Estimate
+from sitsearch.workers.search.bests import mean_best
 
 #: Scores from which on there is an estimate.
 LEAST = {"another_seed": 32, "left_out": 8}
@@ -49,22 +50,13 @@ def another_seed(scores: Sequence[float]) -> Estimate | None:
         return None
     ordered = sorted(scores, reverse=True)
     size = len(ordered) // 8
-    eighth, quarter, half = (_best_of(size * times, ordered) for times in (1, 2, 4))
+    eighth, quarter, half = (mean_best(size * times, ordered) for times in (1, 2, 4))
     ratio = min((half - quarter) / (quarter - eighth), 1.0) if quarter > eighth else 0.0
     gain = ratio * (half - quarter)
     beyond = ratio * gain * math.log2(len(ordered) / (8 * size))
     bound = ordered[_LARGEST]
     excess = math.fsum(score - bound for score in ordered[:_LARGEST])
     return _estimate(half + gain + beyond, bound, bound + _REACH * excess, "another_seed")
-
-
-def _best_of(size: int, ordered: Sequence[float]) -> float:
-    """The mean of the largest of `size` of the scores, over all subsets of that size; they come largest first."""
-    count, total, weight = len(ordered), 0.0, size / len(ordered)
-    for place, score in enumerate(ordered[: count - size + 1]):
-        total += weight * score  # the weight is the share of the subsets in which this one is the largest
-        weight *= (count - place - size) / max(count - place - 1, 1)
-    return total
 
 
 def left_out(rows: Sequence[Sequence[float]], parts: Sequence[Sequence[float]]) -> Estimate | None:

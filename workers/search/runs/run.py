@@ -23,6 +23,7 @@ from typing import Any, Literal
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, UnknownName, Unsuitable
 from sitsearch.workers.jobs.job import Candidate, Choice, Extension, Phase, Result, ResultImage, Round
 from sitsearch.workers.jobs.offer import SamplerOffer
+from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search import base
 from sitsearch.workers.search.base import Proposal, Search, check_told
@@ -209,6 +210,17 @@ class SearchRun(WithAccounts):
     def kept(self) -> tuple[Candidate, ...]:
         """The candidates whose images may still be asked for: `best` first, then what may yet be among them."""
         return tuple({c.id: c for c in (*self.best, *self._winners.finals, *self._winners.held)}.values())
+
+    @property
+    def state(self) -> base.State:
+        """Where the search stands."""
+        state: base.State = self._state
+        return state
+
+    @property
+    def finished(self) -> dict[Recipe, float]:
+        """What the finished images of the search select by, those of the final generation left out."""
+        return self._winners.finished
 
     @property
     def phase(self) -> Phase:

@@ -67,6 +67,10 @@ class Selection:
         whole = math.fsum(self.choice.weights or (1.0,) * len(self.choice.names))
         return {recipe: math.fsum(parts) / whole for recipe, parts in self._parts(recipes).items()}
 
+    def finished(self, besides: Collection[Recipe] = ()) -> list[Recipe]:
+        """The finished images that were seen, without those of the final generation, `besides`."""
+        return [recipe for recipe in self._seen if recipe.finished and recipe not in besides]
+
     def estimate(self, *, independent: bool, besides: Collection[Recipe] = ()) -> Estimate | None:
         """What the best score among the finished images is worth (see `estimates`); None where it cannot be told.
 
@@ -74,7 +78,7 @@ class Selection:
             independent: the search draws its candidates independently, and ends whatever they score.
             besides: images that are left out of account, those of the final generation.
         """
-        pool = [recipe for recipe in self._seen if recipe.finished and recipe not in besides]
+        pool = self.finished(besides)
         if self.settled:
             return another_seed([*self.scores(pool).values()]) if independent else None
         parts = self._parts(pool)

@@ -78,6 +78,11 @@ class Winners:
         """What the best score of the search is worth; None where it cannot be told."""
         return self._selection.estimate(independent=self._independent, besides=self._regenerated)
 
+    @property
+    def finished(self) -> dict[Recipe, float]:
+        """Scores of the finished images of the search, by recipe, in the order in which they came."""
+        return self._selection.scores(self._selection.finished(self._regenerated))
+
     def see(self, candidates: Sequence[Candidate]) -> None:
         """Take a round's scores, and bring those of the winners up to date."""
         self._selection.add(candidates)

@@ -34,12 +34,12 @@ def plan_view(request: GenerateRequest, offer: Offer) -> PlanView:
     """The plan of an admitted request."""
     model = next(m for m in offer.models if m.name == request.model)
     plan = make_plan(request, _method(request, offer), stochastic_among(model.samplers))
-    verifier = next(v for v in offer.verifiers if v.name == request.verifier.name)
+    speeds = [v.images_per_second for v in offer.verifiers if v.name in request.verifier.names and v.images_per_second]
     seconds = None
     if model.forwards_per_second:
         seconds = plan.forwards / model.forwards_per_second
-        if verifier.images_per_second:
-            seconds += plan.candidates / verifier.images_per_second
+        if speeds:  # members of an ensemble score at the same time
+            seconds += plan.candidates / min(speeds)
         seconds = round(seconds, 2)
     return PlanView(plan=plan, request=request, seconds=seconds)
 
@@ -49,13 +49,19 @@ def extension_of(job: Job, nfe: int, offer: Offer, *, max_nfe: int) -> Extension
 
     Raises:
         Invalid: the budget would shrink, exceed `max_nfe`, or not buy what it takes to go on.
-        Conflict: the job has not succeeded, so there is no finished search to go on from.
+        Conflict: the job has not succeeded, so there is no finished search to go on from; or it filled a set by even
+            parts, which has nothing to go on with.
     """
     now = cap(job.request) + sum(extension.nfe for extension in job.extensions)
     if nfe == now:
         return None
     if job.status is not Status.SUCCEEDED:
         raise Conflict(f"the job is {job.status}; only one that has succeeded can be extended", slug="not-succeeded")
+    if job.request.condition.is_many and job.request.allocation == "uniform":
+        message = (
+            "a search over many conditions goes on only where `allocation` is adaptive: of an even share none is left"
+        )
+        raise Conflict(message, slug="not-extensible")
     needed = reserved(job.request, sampling_of(job.request, _method(job.request, offer)))
     finished = job.usage.nfe_finish  # what a search that ended early took of the budget that it goes on with
     for wrong, message in (

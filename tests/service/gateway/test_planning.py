@@ -7,7 +7,7 @@ import httpx
 from sitsearch.workers.jobs.job import Status, Usage
 from sitsearch.workers.jobs.store import JobStore
 from tests.service.gateway.conftest import body, problem
-from tests.workers.jobs.store.makers import claimed, log_round, make_result, succeeded
+from tests.workers.jobs.store.makers import claimed, log_round, make_request, make_result, succeeded
 
 
 async def test_a_dry_run_answers_with_the_plan_and_submits_nothing(http: httpx.AsyncClient) -> None:
@@ -54,3 +54,13 @@ async def test_what_cannot_be_extended_says_why(http: httpx.AsyncClient, store: 
     running = (await claimed(store)).job
     problem(await http.post(f"/jobs/{running.id}/extend", json={"nfe": 900}), 409, "not-succeeded")
     problem(await http.post("/jobs/nope/extend", json={"nfe": 900}), 404, "unknown-job")
+
+
+async def test_a_set_goes_on_where_its_allocation_is_adaptive(http: httpx.AsyncClient, store: JobStore) -> None:
+    many = {"condition": {"classes": ["A", "B"]}, "budget": {"nfe": 400}}
+    even = await succeeded(store, request=make_request(**many), class_indices=(10, 11))
+    said = problem(await http.post(f"/jobs/{even.id}/extend", json={"nfe": 900}), 409, "not-extensible")
+    assert "`allocation` is adaptive" in said["detail"]
+    adaptive = make_request(**many, allocation="adaptive")
+    job = await succeeded(store, request=adaptive, class_indices=(10, 11))
+    assert (await http.post(f"/jobs/{job.id}/extend", json={"nfe": 900})).status_code == 202

@@ -6,7 +6,7 @@ import httpx
 
 from sitsearch.workers.jobs.job import Status, Usage
 from sitsearch.workers.jobs.store import JobStore
-from tests.service.gateway.conftest import body, problem
+from tests.service.gateway.conftest import OFFER, body, problem
 from tests.workers.jobs.store.makers import claimed, log_round, make_request, make_result, succeeded
 
 
@@ -20,6 +20,19 @@ async def test_a_dry_run_answers_with_the_plan_and_submits_nothing(http: httpx.A
     assert content["seconds"] == 1.6  # 800 forwards at 500 a second
     assert content["request"]["sampler"]["guidance"] == 1.5  # as it would run
     assert (await http.get("/jobs")).json()["jobs"] == []
+
+
+async def test_a_dry_run_of_an_ensemble_answers_with_the_plan(http: httpx.AsyncClient, store: JobStore) -> None:
+    slow = OFFER.verifiers[1].model_copy(update={"images_per_second": 10.0})
+    await store.publish_offer(OFFER.model_copy(update={"verifiers": (OFFER.verifiers[0], slow)}))
+    ensemble = {"name": "ensemble", "members": ["classifier", "aesthetic"], "rule": "zscore"}
+    answer = await http.post("/generate?dry_run=true", json=body(verifier=ensemble, search="zero_order"))
+    assert answer.status_code == 200, answer.text
+    plan = answer.json()["plan"]
+    assert (plan["candidates"], plan["nfe"]["search"]) == (10, 400)
+    assert set(plan["chosen"]) == {"starts", "neighbors"}
+    assert any(line.startswith(f"for this budget: starts {plan['chosen']['starts']}") for line in plan["explanation"])
+    assert answer.json()["seconds"] == 800 / 500 + 10 / 10  # the slowest member is waited for
 
 
 async def test_a_dry_run_refuses_what_a_submission_refuses(http: httpx.AsyncClient) -> None:

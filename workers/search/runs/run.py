@@ -14,7 +14,7 @@ Pure like the searches it drives: no I/O and no clock. `ask(out_of_time=True)` i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, UnknownName, Unsuitable
@@ -169,6 +169,16 @@ class SearchRun(WithAccounts):
     def kept(self) -> tuple[Candidate, ...]:
         """The candidates whose images may still be asked for: `best` first, then what may yet be among them."""
         return tuple({c.id: c for c in (*self.best, *self._winners.finals, *self._winners.held)}.values())
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        """What the algorithm's open options come to, by name; see `Search.chosen`."""
+        return self._search.chosen(self._state.allowance, options_of(self._search, self.request.search))
+
+    @property
+    def remembers(self) -> int:
+        """Candidates that the search has in mind."""
+        return len(base.remembered(self._state))
 
     @property
     def phase(self) -> Phase:

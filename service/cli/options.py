@@ -38,7 +38,15 @@ def request_of(
     final_steps: Annotated[int | None, typer.Option(help="sampling steps of the winner's re-generation")] = None,
     guidance: Annotated[float | None, typer.Option(help="guidance scale; 1 is unguided [default: the model's]")] = None,
     sampler: Annotated[list[str] | None, typer.Option(help="another setting of the sampler, NAME=VALUE")] = None,
-    target: Annotated[float | None, typer.Option(help="end when a candidate scores as much")] = None,
+    target: Annotated[
+        float | None, typer.Option(help="end when an image scores as much, and show how far it is; for one condition")
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="of the NFE by which the target is reached [default: 0.95]")
+    ] = None,
+    stop_score: Annotated[
+        float | None, typer.Option(help="end when an image scores as much; of many conditions, when all do")
+    ] = None,
     patience: Annotated[int | None, typer.Option(help="end after so many NFE without a better candidate")] = None,
     num_images: Annotated[int, typer.Option(help="how many of the best to keep")] = 1,
     diversity: Annotated[
@@ -48,6 +56,9 @@ def request_of(
     priority: Annotated[float, typer.Option(help="share of the samplers in relation to other jobs', 0.1 to 10")] = 1.0,
 ) -> dict[str, Any]:
     """The body of `POST /generate`."""
+    if confidence is not None and target is None:
+        raise typer.BadParameter("--confidence goes with --target")
+    aim = None if target is None else _given({"score": target, "confidence": confidence})
     sampling = {"method": method, "steps": steps, "guidance": guidance, "final_steps": final_steps}
     return {
         "model": model,
@@ -62,7 +73,7 @@ def request_of(
         "auditors": auditor or [],
         "search": {"algorithm": search} | dict(_option(text) for text in option or ()),
         "sampler": _given(sampling) | dict(_option(text) for text in sampler or ()),
-        "stop": _given({"score": target, "patience_nfe": patience}),
+        "stop": _given({"score": stop_score, "target": aim, "patience_nfe": patience}),
         "priority": priority,
     }
 

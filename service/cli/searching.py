@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sitsearch.service.cli.options import takes_request
 from sitsearch.service.client import Client
+from sitsearch.workers.search.runs.target import LEAST
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -93,16 +94,16 @@ def unit_of(budget: dict[str, Any]) -> str:
 
 @contextmanager
 def bar_of(unit: str) -> Iterator[Any]:
-    """A bar of the budget spent and the best score so far; yields what shows a job's state on it."""
+    """A bar of the budget spent, the best score so far and the way to the target; yields what shows a job's state."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
-        TextColumn("best {task.fields[best]}"),
+        TextColumn("best {task.fields[best]}{task.fields[target]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=err) as bar:
-        task = bar.add_task("starting", total=1, unit=unit.upper() if unit == "nfe" else unit, best="-")
+        task = bar.add_task("starting", total=1, unit=unit.upper() if unit == "nfe" else unit, best="-", target="")
 
         def show(job: dict[str, Any]) -> None:
             progress, best, position = job["progress"], job["progress"]["best_score"], job.get("queue_position")
@@ -113,6 +114,26 @@ def bar_of(unit: str) -> Iterator[Any]:
                 completed=progress[f"{unit}_spent"],
                 description=f"queued ({position} ahead)" if queued else job["status"],
                 best="-" if best is None else f"{best:.4f}",
+                target=way_to(progress.get("target")),
             )
 
         yield show
+
+
+def way_to(target: dict[str, Any] | None) -> str:
+    """What a bar says of the target, after the best score; nothing where there is none."""
+    if target is None:
+        return ""
+    text = f", target {target['score']:g}"
+    if target["reached"]:
+        return f"{text} reached"
+    if target["probability"] is None:
+        return f"{text}: {'out of sight' if target['seen'] >= LEAST else '-'}"
+    return (
+        f"{text}: expected after {_nfe(target['nfe_expected'], target['nfe_left'])}, "
+        f"with {target['confidence']:g} after {_nfe(target['nfe_confident'], target['nfe_left'])}"
+    )
+
+
+def _nfe(needed: int | None, left: int) -> str:
+    return "more than the budget" if needed is None or needed > left else f"{needed:,} NFE"

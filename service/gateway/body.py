@@ -157,10 +157,11 @@ def validate(schema: type[M], value: Any) -> M:
 
 
 def _real_path(loc: Sequence[str | int], value: Any, *, missing: bool) -> list[str | int]:
-    """`loc` without the names of union members that the validator puts into it."""
+    """`loc` without the names of union members that the validator puts into it; places in a list stay."""
     path: list[str | int] = []
     for part in loc:
-        if isinstance(value, dict) and part in value:
+        listed = isinstance(value, list) and isinstance(part, int) and 0 <= part < len(value)
+        if listed or (isinstance(value, dict) and part in value):
             value = value[part]
         elif not (missing and isinstance(value, dict)):
             break

@@ -136,11 +136,14 @@ def _check_budget(
         sampling = sampling_of(request, method)
         start_run(request, method, methods)
     except Unsuitable as error:
-        raise _refusal("sampler-unsuitable", error.field, error.message) from None
+        slug = "stop-unsuitable" if error.field.startswith("stop.") else "sampler-unsuitable"
+        raise _refusal(slug, error.field, error.message) from None
     except BudgetTooSmall as error:
         rows = sampler.rows if error.unit == "forwards" else 1
+        images = request.num_images * request.per_condition * len(request.condition.each)
         message = (
-            f"{request.num_images} image(s) by {request.search.algorithm!r} need at least {error.least} {error.unit}: "
+            f"{images} image{'s' if images > 1 else ''} by {request.search.algorithm!r}: "
+            f"at least {error.least} {error.unit}; "
             f"a candidate of {sampler.steps} {sampler.method} steps takes {sampling.whole * rows}"
         )
         if sampler.final_steps is not None:

@@ -57,13 +57,19 @@ def extension_of(job: Job, nfe: int, offer: Offer, *, max_nfe: int) -> Extension
 
     Raises:
         Invalid: the budget would shrink, exceed `max_nfe`, or not buy what it takes to go on.
-        Conflict: the job has not succeeded, so there is no finished search to go on from.
+        Conflict: the job has not succeeded, so there is no finished search to go on from; or it filled a set by even
+            parts, which has nothing to go on with.
     """
     now = cap(job.request) + sum(extension.nfe for extension in job.extensions)
     if nfe == now:
         return None
     if job.status is not Status.SUCCEEDED:
         raise Conflict(f"the job is {job.status}; only one that has succeeded can be extended", slug="not-succeeded")
+    if job.request.condition.is_many and job.request.allocation == "uniform":
+        message = (
+            "a search over many conditions goes on only where `allocation` is adaptive: of an even share none is left"
+        )
+        raise Conflict(message, slug="not-extensible")
     needed = reserved(job.request, sampling_of(job.request, _method(job.request, offer)))
     finished = job.usage.nfe_finish  # what a search that ended early took of the budget that it goes on with
     for wrong, message in (

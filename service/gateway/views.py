@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import ConfigDict, Field
 
 from sitsearch.workers.jobs.base import Schema
-from sitsearch.workers.jobs.job import Choice, JobError, Progress, ResultImage, Status, Usage
+from sitsearch.workers.jobs.job import Choice, JobError, Progress, ResultImage, Status, StopReason, Usage
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.jobs.store.records import Snapshot
 
@@ -44,7 +42,7 @@ class ResultView(View):
 
     images: tuple[ImageView, ...]
     candidates: int
-    stopped_by: Literal["budget", "score", "patience", "seconds"]
+    stopped_by: StopReason
     warnings: tuple[str, ...]
     choice: Choice | None
 
@@ -83,7 +81,7 @@ def ranked(snapshot: Snapshot) -> tuple[str, ...]:
     """Ids of the candidates whose images can be fetched, best first: the result's, or the best so far."""
     result, request = snapshot.job.result, snapshot.job.request
     if result is None:  # images are held of more than were asked for
-        return snapshot.best[: request.num_images] if request.condition.classes is None else snapshot.best
+        return snapshot.best[: request.num_images] if not request.condition.is_many else snapshot.best
     return tuple(image.candidate.id for image in result.images)
 
 

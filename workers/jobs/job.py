@@ -14,6 +14,8 @@ from sitsearch.workers.jobs.request import MAX_NFE, GenerateRequest
 #: What a candidate was made for: `search`, what the search proposed; `finish`, what a search that ended early owed: its
 #: best previews carried on to t = 1, and the images that were missing; `final`, the winners at `final_steps`.
 Phase = Literal["search", "finish", "final"]
+#: What ended a search: its budget, a stop rule, or the time.
+StopReason = Literal["budget", "score", "target", "patience", "seconds"]
 
 
 class Candidate(Schema):
@@ -86,8 +88,36 @@ class CurvePoint(Schema):
     scores: dict[str, float] | None = None
 
 
+class TargetProgress(Schema):
+    """How far a search is from `stop.target` after a round, see `sitsearch.workers.search.runs.target`.
+
+    Attributes:
+        score, confidence: as asked for.
+        reached: a finished image has the score.
+        sample: what the estimate is made of: `random`, independent candidates from plain noise; `finished`, all
+            finished images, where there are too few of those.
+        seen: how many of them.
+        probability: that one candidate reaches the score; None of fewer than 8, and where it is beyond all measure.
+        nfe_expected, nfe_confident: NFE that are still needed, in the mean and with `confidence`; None where there is
+            no `probability`, and where they are more than any budget may have.
+        nfe_left: NFE that the search has left. What is needed beyond these is more than the budget.
+        probability_left: that these are enough.
+    """
+
+    score: float
+    confidence: float
+    reached: bool
+    sample: Literal["random", "finished"]
+    seen: int
+    probability: float | None = None
+    nfe_expected: int | None = None
+    nfe_confident: int | None = None
+    nfe_left: int
+    probability_left: float | None = None
+
+
 class Progress(Schema):
-    """How far a job has come; the curve has one point a round."""
+    """How far a job has come; the curve has one point a round. `target` is there where the request names one."""
 
     nfe_spent: int = 0
     nfe_budget: int | None = None
@@ -95,6 +125,7 @@ class Progress(Schema):
     forwards_budget: int | None = None
     round: int = 0
     best_score: float | None = None
+    target: TargetProgress | None = None
     curve: tuple[CurvePoint, ...] = ()
 
 
@@ -165,7 +196,7 @@ class Result(Schema):
     images: tuple[ResultImage, ...]
     candidates: int
     hacking: tuple[str, ...] | None = None
-    stopped_by: Literal["budget", "score", "patience", "seconds"]
+    stopped_by: StopReason
     warnings: tuple[str, ...] = ()
     choice: Choice | None = None
 

@@ -194,10 +194,21 @@ class SamplerChoice(Schema):
         return 2 if self.guidance != 1 else 1
 
 
+class Target(Schema):
+    """A score to search for; what it is expected to take is told with this `confidence`."""
+
+    score: Real
+    confidence: Annotated[Real, Field(gt=0, lt=1)] = 0.95
+
+
 class StopRules(Schema):
-    """End before the budget is spent: at a score, or after so many NFE without a better one."""
+    """End before the budget is spent: at a score, or after so many NFE without a better one.
+
+    `target` ends a search as `score` does, and shows how far it is from there.
+    """
 
     score: Real | None = None
+    target: Target | None = None
     patience_nfe: Annotated[Count, Field(ge=1, le=MAX_NFE)] | None = None
 
 
@@ -258,8 +269,9 @@ class GenerateRequest(Schema):
     def _goes_together(self) -> GenerateRequest:
         if len(set(self.auditors)) != len(self.auditors) or set(self.auditors) & set(self.verifier.names):
             raise ValueError("`auditors` must differ from one another and from what selects")
-        if self.stop.score is not None and self.verifier.members is not None and self.verifier.rule != "gate":
-            raise ValueError(f"`stop.score` does not go with rule {self.verifier.rule!r}: its scores are relative")
+        for rule, given in (("score", self.stop.score), ("target", self.stop.target)):
+            if given is not None and self.verifier.members is not None and self.verifier.rule != "gate":
+                raise ValueError(f"`stop.{rule}` does not go with rule {self.verifier.rule!r}: its scores are relative")
         images = len(self.condition.each) * self.per_condition
         if images > MAX_SET:
             raise ValueError(f"conditions times `per_condition` may be at most {MAX_SET} images, not {images}")

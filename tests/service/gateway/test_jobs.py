@@ -353,7 +353,14 @@ async def test_the_interface_description_covers_body_and_problems(http: httpx.As
     assert {name.split('"')[0] for name in names} <= set(schema["components"]["schemas"])
 
 
-@pytest.mark.parametrize(("fields", "shown"), [({"num_images": 2}, 2), ({"condition": {"classes": ["A"] * 3}}, 3)])
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"num_images": 2}, 2),
+        ({"condition": {"classes": ["A"] * 3}}, 3),
+        ({"condition": {"many": [{"class": "A", "prompt": "x"}] * 3}}, 3),
+    ],
+)
 def test_while_a_job_runs_as_many_images_are_shown_as_were_asked_for(fields: dict[str, Any], shown: int) -> None:
     """An ensemble's job holds more, which may yet turn out to be better."""
     snapshot = Snapshot(make_job(request=make_request(**fields)), None, ("a", "b", "c"), "0-0")

@@ -6,8 +6,8 @@ import httpx
 
 from sitsearch.workers.jobs.job import Status, Usage
 from sitsearch.workers.jobs.store import JobStore
-from tests.service.gateway.conftest import body, problem
-from tests.workers.jobs.store.makers import claimed, log_round, make_result, succeeded
+from tests.service.gateway.conftest import OFFER, body, problem
+from tests.workers.jobs.store.makers import claimed, log_round, make_request, make_result, succeeded
 
 
 async def test_a_dry_run_answers_with_the_plan_and_submits_nothing(http: httpx.AsyncClient) -> None:
@@ -20,6 +20,19 @@ async def test_a_dry_run_answers_with_the_plan_and_submits_nothing(http: httpx.A
     assert content["seconds"] == 1.6  # 800 forwards at 500 a second
     assert content["request"]["sampler"]["guidance"] == 1.5  # as it would run
     assert (await http.get("/jobs")).json()["jobs"] == []
+
+
+async def test_a_dry_run_of_an_ensemble_answers_with_the_plan(http: httpx.AsyncClient, store: JobStore) -> None:
+    slow = OFFER.verifiers[1].model_copy(update={"images_per_second": 10.0})
+    await store.publish_offer(OFFER.model_copy(update={"verifiers": (OFFER.verifiers[0], slow)}))
+    ensemble = {"name": "ensemble", "members": ["classifier", "aesthetic"], "rule": "zscore"}
+    answer = await http.post("/generate?dry_run=true", json=body(verifier=ensemble, search="zero_order"))
+    assert answer.status_code == 200, answer.text
+    plan = answer.json()["plan"]
+    assert (plan["candidates"], plan["nfe"]["search"]) == (10, 400)
+    assert set(plan["chosen"]) == {"starts", "neighbors"}
+    assert any(line.startswith(f"for this budget: starts {plan['chosen']['starts']}") for line in plan["explanation"])
+    assert answer.json()["seconds"] == 800 / 500 + 10 / 10  # the slowest member is waited for
 
 
 async def test_a_dry_run_refuses_what_a_submission_refuses(http: httpx.AsyncClient) -> None:
@@ -54,3 +67,13 @@ async def test_what_cannot_be_extended_says_why(http: httpx.AsyncClient, store: 
     running = (await claimed(store)).job
     problem(await http.post(f"/jobs/{running.id}/extend", json={"nfe": 900}), 409, "not-succeeded")
     problem(await http.post("/jobs/nope/extend", json={"nfe": 900}), 404, "unknown-job")
+
+
+async def test_a_set_goes_on_where_its_allocation_is_adaptive(http: httpx.AsyncClient, store: JobStore) -> None:
+    many = {"condition": {"classes": ["A", "B"]}, "budget": {"nfe": 400}}
+    even = await succeeded(store, request=make_request(**many), class_indices=(10, 11))
+    said = problem(await http.post(f"/jobs/{even.id}/extend", json={"nfe": 900}), 409, "not-extensible")
+    assert "`allocation` is adaptive" in said["detail"]
+    adaptive = make_request(**many, allocation="adaptive")
+    job = await succeeded(store, request=adaptive, class_indices=(10, 11))
+    assert (await http.post(f"/jobs/{job.id}/extend", json={"nfe": 900})).status_code == 202

@@ -89,8 +89,18 @@ def http(valkey_url: str) -> Iterator[httpx.Client]:
             None,
         ),
         ({"condition": {"many": []}}, "invalid-request", "condition.many", None),
-        ({"condition": {"many": [{"class": "A"}, {}]}}, "invalid-request", "condition.many", None),
-        ({"condition": {"prompts": ["x", ""]}}, "invalid-request", "condition.prompts", None),
+        ({"condition": {"many": [{"class": "A"}, {}]}}, "invalid-request", "condition.many.1", None),
+        ({"condition": {"many": [{"class": "A"}, {"prompt": ""}]}}, "invalid-request", "condition.many.1.prompt", None),
+        ({"condition": {"prompts": ["x", ""]}}, "invalid-request", "condition.prompts.1", None),
+        ({"condition": {"prompts": ["x", "y", 3]}}, "invalid-request", "condition.prompts.2", None),
+        ({"condition": {"classes": ["A", True]}}, "invalid-request", "condition.classes.1", None),
+        ({"auditors": ["aesthetic", ""]}, "invalid-request", "auditors.1", None),
+        (
+            {"verifier": {"name": "ensemble", "members": ["classifier", "aesthetic", ""]}},
+            "invalid-request",
+            "verifier.members.2",
+            None,
+        ),
         ({"condition": {"class": "A", "prompts": ["x"]}}, "invalid-request", "condition", None),
         ({"condition": {"classes": ["A"], "many": [{"class": "B"}]}}, "invalid-request", "condition", None),
         ({"allocation": "adaptive"}, "invalid-request", "allocation", None),
@@ -147,6 +157,20 @@ def http(valkey_url: str) -> Iterator[httpx.Client]:
         ({"search": {"round_size": 10**400}}, "invalid-request", "search.round_size", None),
         ({"sampler": {"guidance": 0.5}}, "invalid-request", "sampler.guidance", None),
         ({"stop": {"score": "x"}}, "invalid-request", "stop.score", None),
+        ({"stop": {"target": {"score": 1, "confidence": 1}}}, "invalid-request", "stop.target.confidence", None),
+        ({"stop": {"target": 1}}, "invalid-request", "stop.target", None),
+        (
+            {"condition": {"classes": ["A", "B"]}, "stop": {"target": {"score": 1}}},
+            "stop-unsuitable",
+            "stop.target",
+            None,
+        ),
+        (
+            {"condition": {"classes": ["A", "B"]}, "stop": {"patience_nfe": 1}},
+            "stop-unsuitable",
+            "stop.patience_nfe",
+            None,
+        ),
         ({"priority": 11}, "invalid-request", "priority", None),
     ],
     ids=lambda value: repr(value)[:50],
@@ -207,6 +231,28 @@ def test_the_least_budget_is_told_and_is_enough(http: httpx.Client, fields: dict
     for value, status in ((least, 202), (least - 1, 422)):
         answer = http.post("/generate", json=body(**fields | {"budget": {unit: value}}))
         assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "1 image by 'random': at least 40 nfe"),
+        ({"num_images": 3}, "3 images by 'random': at least 120 nfe"),
+        ({"condition": {"classes": ["A"]}}, "1 image by 'random': at least 40 nfe"),
+        ({"condition": {"classes": ["A", "B"]}, "per_condition": 2}, "4 images by 'random': at least 160 nfe"),
+        (
+            {"condition": {"many": [{"class": "A"}] * 3}, "allocation": "adaptive"},
+            "3 images by 'random': at least 120 nfe",
+        ),
+    ],
+)
+def test_a_budget_that_is_too_small_is_told_for_how_many_images(fields: dict[str, Any], said: str) -> None:
+    request = GenerateRequest.model_validate(body(budget={"nfe": 39}, **fields))
+    with pytest.raises(Invalid) as refused:
+        admit(request, OFFER, max_nfe=10_000)
+    (error,) = refused.value.errors
+    assert (refused.value.slug, error.field) == ("budget-too-small", "budget.nfe")
+    assert error.message.startswith(said)
 
 
 @pytest.mark.parametrize(

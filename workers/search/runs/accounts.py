@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sitsearch.workers.jobs.job import Candidate, CurvePoint, Phase, Progress, Usage
+from sitsearch.workers.jobs.job import Candidate, CurvePoint, Phase, Progress, TargetProgress, Usage
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
 
@@ -80,6 +80,10 @@ class Accounts:
         *before, point = self.progress.curve
         point = point.model_copy(update={"scores": (point.scores or {}) | dict(audits)})
         self.progress = self.progress.model_copy(update={"curve": (*before, point)})
+
+    def aim(self, target: TargetProgress) -> None:
+        """Note how far the search is from its target."""
+        self.progress = self.progress.model_copy(update={"target": target})
 
     def extend(self, nfe: int) -> None:
         """Raise the budget by `nfe`; patience starts anew."""

@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sitsearch.workers.jobs.job import Candidate
+from sitsearch.workers.jobs.job import Candidate, StopReason
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.runs.allocation import LARGEST, Seen, allotted, floor_of, round_size
-from sitsearch.workers.search.runs.sets import ManyRun, StopReason
+from sitsearch.workers.search.runs.sets import ManyRun
 
 
 class AdaptiveRun(ManyRun):

@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from sitsearch.workers.errors import Unsuitable
 from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.search.base import Proposal
+from sitsearch.workers.search.runs.sets import ManyRun
 from sitsearch.workers.search.runs.start import Run
 
 A = TypeVar("A", bound=Any)
@@ -117,36 +118,45 @@ async def drive(run: Run, executor: Executor[A], *, out_of_time: Callable[[], bo
     """
     if executor.sets and run.request.allocation != "uniform":
         raise Unsuitable("allocation", f"must be uniform: {run.request.verifier.name!r} judges sets of images")
-    chosen: list[A] = []
+    chosen: dict[str, A] = {}
     if executor.sets:  # what the run knew of the set before it was interrupted
-        for image in await executor.recall(run.best):
-            _, features = await executor.score_set(image[None], chosen)
-            chosen.append(features[0])
+        for candidate, image in zip(run.best, await executor.recall(run.best), strict=True):
+            _, features = await executor.score_set(image[None], [*chosen.values()])
+            chosen[candidate.id] = features[0]
     await executor.recall(run.pool)  # a search that goes on may need them at its end: if one is gone, it is known now
     while (proposals := run.ask(out_of_time=out_of_time())) or run.to_choose:
         if proposals:
-            await _round(run, executor, proposals, chosen)
+            chosen = await _round(run, executor, proposals, chosen)
         else:
             run.choose(await executor.features(await executor.recall(run.to_choose)))
             await executor.log(run, ())
 
 
-async def _round(run: Run, executor: Executor[A], proposals: Sequence[Proposal], chosen: list[A]) -> None:
-    """Carry out one round; of its images nothing is held when it is over."""
+async def _round(
+    run: Run, executor: Executor[A], proposals: Sequence[Proposal], chosen: Mapping[str, A]
+) -> dict[str, A]:
+    """Carry out one round; of its images nothing is held when it is over.
+
+    Args:
+        run, executor, proposals: whose round, by what, and what it is.
+        chosen: of a verifier of sets the features of `run.best`, by candidate id.
+
+    Returns:
+        The same after the round.
+    """
     request = run.request
     made = await executor.make(proposals)
     features: Sequence[A] = ()
     scores: Sequence[Mapping[str, float]]
     if executor.sets:
-        totals, features = await executor.score_set(made.images, chosen)
+        settled = run.settled if isinstance(run, ManyRun) else run.best
+        totals, features = await executor.score_set(made.images, [chosen[candidate.id] for candidate in settled])
         scores = [{request.verifier.name: total} for total in totals]
     else:
         wanted = [proposal.condition for proposal in proposals]
         scores = await executor.score(request.verifier.names, made.images, wanted, made.previews)
     run.tell(candidates_of(proposals, made.nfe, made.forwards, scores, run))
     place = {proposal.id: index for index, proposal in enumerate(proposals)}
-    if executor.sets:
-        chosen.append(features[place[run.best[-1].id]])
     if (winner := run.to_audit) is not None:
         if winner.id in place:
             image = made.images[place[winner.id]]
@@ -155,6 +165,7 @@ async def _round(run: Run, executor: Executor[A], proposals: Sequence[Proposal],
         (audits,) = await executor.score(request.auditors, image[None], [winner.condition], None)
         run.audit(dict(audits))
     await executor.log(run, [(c, made.images[place[c.id]]) for c in run.kept if c.id in place])
+    return {c.id: features[place[c.id]] if c.id in place else chosen[c.id] for c in run.best} if executor.sets else {}
 
 
 def candidates_of(

@@ -1,24 +1,38 @@
 """What a request would do, without doing it: the plan behind `POST /generate?dry_run=true` and `sitsearch plan`.
 
 The search itself is run, with scores that tell nothing apart, and counted: what is planned and what is spent cannot
-disagree. Where an algorithm's spending depends on scores, or the sampler chooses its steps, the plan says so.
+disagree. Where an algorithm's spending depends on scores, or the sampler chooses its steps, the plan says so. Of a long
+search only the beginning is played through: a plan takes seconds, whatever it is of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import Field
 
 from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.offer import SamplerOffer
-from sitsearch.workers.jobs.request import GenerateRequest
+from sitsearch.workers.jobs.request import GenerateRequest, VerifierChoice
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.lessons.forecast import Forecast
 from sitsearch.workers.search.registry import ALGORITHMS
+from sitsearch.workers.search.runs.adaptive import AdaptiveRun
 from sitsearch.workers.search.runs.drive import candidates_of
+from sitsearch.workers.search.runs.run import SearchRun
+from sitsearch.workers.search.runs.sets import SetRun
 from sitsearch.workers.search.runs.start import Run, start_run
 
 #: Rounds that are played through; the rest of a longer search is taken to be like them.
 MAX_ROUNDS = 2000
+#: Candidates after which no further round is played.
+MAX_CANDIDATES = 10_000
+#: The same where the plan is an estimate anyway, of candidates that a search had in mind, summed over its rounds: one
+#: that remembers all of them, a tree, looks through them in every round.
+MAX_REMEMBERED = 12_000
+#: Values of an option that are written out.
+SHOWN = 8
 
 
 class Phases(Schema):
@@ -39,6 +53,7 @@ class Plan(Schema):
         forwards: network rows in all, at most: guidance within an interval takes fewer. Of a budget in forwards those
             that it leaves go to more candidates, which are not counted here.
         exact: these are the numbers, not estimates.
+        chosen: what the options that the request leaves open come to for this budget, by name.
         explanation: the same in sentences.
         forecast: what finished searches let expect of it; None where they were not asked.
     """
@@ -49,6 +64,7 @@ class Plan(Schema):
     nfe: Phases
     forwards: int
     exact: bool
+    chosen: dict[str, Any] = Field(default_factory=dict)
     explanation: tuple[str, ...]
     forecast: Forecast | None = None
 
@@ -61,22 +77,24 @@ def make_plan(request: GenerateRequest, method: SamplerOffer, methods: Iterable[
     """
     request = request.model_copy(update={"stop": type(request.stop)()})
     run = start_run(request, method, methods)
-    candidates = rounds = 0
-    while (proposals := _asked(run)) and run.rounds < MAX_ROUNDS:
-        nfe = [proposal.nfe for proposal in proposals]
-        forwards = [count * request.sampler.rows for count in nfe]
-        run.tell(candidates_of(proposals, nfe, forwards, [dict.fromkeys(request.verifier.names, 0.0)] * len(nfe), run))
-        if run.phase == "search":
-            candidates, rounds = candidates + len(proposals), rounds + 1
+    if request.verifier.members is not None:  # that tell nothing apart either, and rank what they know in every round
+        request = request.model_copy(update={"verifier": VerifierChoice(name="made up")})
+        run = start_run(request, method, methods)
+    chosen = dict(run.chosen) if isinstance(run, SearchRun) else {}
+    follows = ALGORITHMS[request.search.algorithm].exact
+    if isinstance(run, SetRun):
+        rounds, candidates, played = len(run.slots), run.affordable, True
+        search, final = candidates * run.sampling.whole, 0
+    else:
+        candidates, played = _play(run, MAX_REMEMBERED if not follows and isinstance(run, SearchRun) else None)
+        search, final, rounds = run.usage.nfe_search, run.usage.nfe_final, run.rounds - bool(run.usage.nfe_final)
     budget, reserve = run.cap, run.reserved
-    search, final = run.usage.nfe_search, run.usage.nfe_final
-    played = not proposals
     if not played:
         share = (budget - reserve) / search
         search, final = budget - reserve, reserve
         rounds, candidates = round(rounds * share), round(candidates * share)
     phases = Phases(budget=budget, search=search, final=final, unspent=budget - search - final)
-    exact = played and ALGORITHMS[request.search.algorithm].exact and not method.adaptive and not _saves_rows(request)
+    exact = played and follows and not method.adaptive and not _saves_rows(request)
     return Plan(
         algorithm=request.search.algorithm,
         rounds=rounds,
@@ -84,7 +102,8 @@ def make_plan(request: GenerateRequest, method: SamplerOffer, methods: Iterable[
         nfe=phases,
         forwards=(search + final) * request.sampler.rows,
         exact=exact,
-        explanation=_explain(request, run, phases, rounds, candidates, exact=exact),
+        chosen=chosen,
+        explanation=_explain(request, run, phases, rounds, candidates, chosen, exact=exact),
     )
 
 
@@ -97,6 +116,32 @@ def _asked(run: Run) -> tuple[Proposal, ...]:
     return proposals
 
 
+def _play(run: SearchRun | AdaptiveRun, most: int | None) -> tuple[int, bool]:
+    """Play a run through, at most `MAX_ROUNDS` rounds, and none after `MAX_CANDIDATES` candidates.
+
+    Args:
+        run: fresh.
+        most: nor any after a search had so many candidates in mind, summed over its rounds.
+
+    Returns:
+        The candidates of its search, and whether that was all of it.
+    """
+    request, candidates, looked = run.request, 0, 0
+    scores = {request.verifier.name: 0.0}
+    while proposals := _asked(run):
+        if run.phase == "search":
+            looked += run.remembers if isinstance(run, SearchRun) else 0
+            enough = most is not None and looked > most
+            if enough or run.rounds >= MAX_ROUNDS or candidates >= MAX_CANDIDATES:
+                return candidates, False
+        nfe = [proposal.nfe for proposal in proposals]
+        forwards = [count * request.sampler.rows for count in nfe]
+        phase = run.phase
+        run.tell(candidates_of(proposals, nfe, forwards, [scores] * len(nfe), run))
+        candidates += len(proposals) if phase == "search" else 0
+    return candidates, True
+
+
 def _saves_rows(request: GenerateRequest) -> bool:
     """Evaluations outside of the guidance interval leave rows of the budget over, which buy more of them."""
     sampler = request.sampler
@@ -104,7 +149,14 @@ def _saves_rows(request: GenerateRequest) -> bool:
 
 
 def _explain(
-    request: GenerateRequest, run: Run, nfe: Phases, rounds: int, candidates: int, *, exact: bool
+    request: GenerateRequest,
+    run: Run,
+    nfe: Phases,
+    rounds: int,
+    candidates: int,
+    chosen: Mapping[str, Any],
+    *,
+    exact: bool,
 ) -> tuple[str, ...]:
     about = "" if exact else "about "
     sampler = request.sampler
@@ -112,6 +164,14 @@ def _explain(
         f"search: {about}{candidates:,} candidates in {about}{rounds:,} rounds, {nfe.search:,} NFE; "
         f"a whole trajectory of {sampler.steps} {sampler.method} steps takes {run.sampling.whole}"
     ]
+    if request.search.preset == "paper":
+        taken = ALGORITHMS[request.search.algorithm].paper
+        values = {name: value for name, value in taken.items() if name not in request.search.options}
+        lines.append(f"preset paper: {_listed(values) or 'it names no option that is left out'}")
+    if chosen:
+        lines.append(f"for this budget: {_listed(chosen)}")
+    if isinstance(run, AdaptiveRun):
+        lines.append(_shared_out(run))
     if nfe.final:
         lines.append(
             f"final generation: {request.num_images} at {sampler.final_steps} steps, {nfe.final:,} NFE, kept aside"
@@ -121,3 +181,27 @@ def _explain(
     rows = "two network rows (guided)" if sampler.rows == 2 else "one network row"
     lines.append(f"an evaluation takes {rows}: at most {(nfe.search + nfe.final) * sampler.rows:,} forwards")
     return tuple(lines)
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    """Options with their values, in words: `particles 23, populations 14:7:7`."""
+    return ", ".join(f"{name} {_value(value)}" for name, value in options.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        shown = [*value[:SHOWN], "..."] if len(value) > SHOWN + 1 else value
+        return ":".join(map(_value, shown)) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "on", False: "off", None: "none"}[value]
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _shared_out(run: AdaptiveRun) -> str:
+    """Who gets the budget of many conditions."""
+    conditions = len(run.request.condition.each)
+    more = run.affordable - conditions * run.floor
+    return (
+        f"each of {conditions:,} conditions gets {run.floor:,} candidates at least; to which of them the other "
+        f"{more:,} go depends on the scores"
+    )

@@ -17,11 +17,11 @@ Pure like the searches it drives: no I/O and no clock. `ask(out_of_time=True)` i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, UnknownName, Unsuitable
-from sitsearch.workers.jobs.job import Candidate, Choice, Extension, Phase, Result, ResultImage, Round
+from sitsearch.workers.jobs.job import Candidate, Choice, Extension, Phase, Result, ResultImage, Round, StopReason
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
@@ -33,12 +33,11 @@ from sitsearch.workers.search.runs.audits import Audits
 from sitsearch.workers.search.runs.diversity import choose
 from sitsearch.workers.search.runs.finishing import finishing
 from sitsearch.workers.search.runs.plan import cap, make_allowance, reserved, sampling_of
+from sitsearch.workers.search.runs.target import Aim, missed
 from sitsearch.workers.search.runs.winners import Winners
 
 #: Under which name a search is told the score that selects.
 SELECTING = "selecting"
-
-StopReason = Literal["budget", "score", "patience", "seconds"]
 
 
 class SearchRun(WithAccounts):
@@ -70,6 +69,7 @@ class SearchRun(WithAccounts):
         self._state = self._search.init(allowance, options_of(self._search, request.search))
         self._accounts, self._audits = Accounts(request), Audits(request.auditors)
         self._winners = Winners(request, allowance)
+        self._aim = None if request.stop.target is None else Aim(request.stop.target)
         self._told: tuple[Candidate, ...] = ()
         self._count = 0
         self._owed = 0  # NFE that finishing took of what the search may spend, until an extension makes up for it
@@ -118,6 +118,7 @@ class SearchRun(WithAccounts):
             self._accounts.add(candidates, phase, finished, self._winners.score(best), scores)
             if phase == "search":
                 self._spend_saved()
+            self._take_aim(candidates if phase == "search" else ())
         self._told = tuple(candidates)
 
     @property
@@ -198,6 +199,7 @@ class SearchRun(WithAccounts):
         self._stopped_by, self._owed = None, 0
         self._winners.choose(None)
         self._accounts.extend(nfe)
+        self._take_aim(())
 
     @property
     def best(self) -> tuple[Candidate, ...]:
@@ -221,6 +223,16 @@ class SearchRun(WithAccounts):
     def finished(self) -> dict[Recipe, float]:
         """What the finished images of the search select by, those of the final generation left out."""
         return self._winners.finished
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        """What the algorithm's open options come to, by name; see `Search.chosen`."""
+        return self._search.chosen(self._state.allowance, options_of(self._search, self.request.search))
+
+    @property
+    def remembers(self) -> int:
+        """Candidates that the search has in mind."""
+        return len(base.remembered(self._state))
 
     @property
     def phase(self) -> Phase:
@@ -263,9 +275,17 @@ class SearchRun(WithAccounts):
             return None
         if stop.score is not None and best is not None and best >= stop.score:
             return "score"
+        if stop.target is not None and best is not None and best >= stop.target.score:
+            return "target"
         if stop.patience_nfe is not None and best is not None and self._accounts.idle >= stop.patience_nfe:
             return "patience"
         return "seconds" if out_of_time else None
+
+    def _take_aim(self, candidates: Sequence[Candidate]) -> None:
+        """Say how far the request's target is, by what these add to what was seen."""
+        if self._aim is not None:
+            self._aim.see([(candidate, self._winners.score(candidate)) for candidate in candidates])
+            self._accounts.aim(self._aim.progress(self.progress.best_score, self._state.left - self._owed))
 
     def _spend_saved(self) -> None:
         """Let a search that has planned its forwards at their most, and is at its end, have what was not taken.
@@ -303,7 +323,7 @@ class SearchRun(WithAccounts):
         self._told = ()
 
     def _warnings(self) -> tuple[str, ...]:
-        """Where the images are fewer, or less, than was asked for."""
+        """Where the images are fewer, or less, than was asked for, or the target was not reached."""
         warnings, wanted = [], self.request.num_images
         if len(self.best) < wanted:
             warnings.append(f"{len(self.best)} of {wanted} images were made: the budget had no room for more")
@@ -314,6 +334,8 @@ class SearchRun(WithAccounts):
             )
         if self.request.diversity and self._winners.choice is None:
             warnings.append(f"no more than {wanted} finished images were made: diversity had nothing to choose from")
+        if (target := self.progress.target) is not None and not target.reached:
+            warnings.append(missed(target, self.progress.best_score))
         return tuple(warnings)
 
     def _extend_where_due(self, extensions: Sequence[Extension]) -> None:

@@ -13,15 +13,14 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, Unsuitable
-from sitsearch.workers.jobs.job import Candidate, Extension, Result, ResultImage, Round
+from sitsearch.workers.jobs.job import Candidate, Extension, Result, ResultImage, Round, StopReason
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
+from sitsearch.workers.search.algorithms.random_search import RandomOptions
 from sitsearch.workers.search.base import Proposal, check_told
 from sitsearch.workers.search.runs.accounts import Accounts, WithAccounts
 from sitsearch.workers.search.runs.plan import cap, sampling_of
-
-StopReason = Literal["budget", "score", "patience", "seconds"]
 
 
 class ManyRun(WithAccounts, ABC):
@@ -59,6 +58,9 @@ class ManyRun(WithAccounts, ABC):
             if wrong:
                 message = "must be left out with many conditions: their search is random, by one verifier"
                 raise Unsuitable(field, message)
+        if request.stop.target is not None:
+            message = "must be left out with many conditions: give `stop.score`, which every image is to reach"
+            raise Unsuitable("stop.target", message)
         self.request, self.sampling, self.cap = request, sampling_of(request, method), cap(request)
         # Round after round through the conditions, so that a search that is cut short has some of each.
         self.slots = tuple(range(len(request.condition.each))) * request.per_condition
@@ -117,6 +119,11 @@ class ManyRun(WithAccounts, ABC):
     @property
     def kept(self) -> tuple[Candidate, ...]:
         """The same: every image of the set stays."""
+        return self.best
+
+    @property
+    def settled(self) -> tuple[Candidate, ...]:
+        """Those of `best` that will not be replaced: what a verifier of sets judges the next candidates with."""
         return self.best
 
     def propose(self, condition: int, round: int, index: int) -> Proposal:
@@ -184,41 +191,75 @@ class ManyRun(WithAccounts, ABC):
             ),
             candidates=self._count,
             stopped_by=self._stopped_by,
+            warnings=self._warnings(),
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        """How many images were made, where they are fewer than was asked for."""
+        made, wanted = len(self.best), len(self.slots)
+        if made == wanted or self._stopped_by is None:
+            return ()
+        why = "the time was over" if self._stopped_by == "seconds" else "the search ended before the others were begun"
+        return (f"{made} of {wanted} images were made: {why}",)
 
 
 class SetRun(ManyRun):
-    """Fills `per_condition` slots for each of the request's conditions, one a round, by equal parts of the budget.
+    """Fills `per_condition` slots for each of the request's conditions, one by one, by equal parts of the budget.
 
-    What does not divide gives the first slots one candidate more. `stop.score` ends the run when the slot that was
-    filled last reached it.
+    What does not divide gives the first slots one candidate more. A slot takes one round, or with `stop.score` rounds
+    of the option `round_size`, until its image has the score; what its part still had is left unspent. The run ends
+    when all slots are filled.
+
+    Raises:
+        Unsuitable: `stop.patience_nfe` is given; otherwise see `ManyRun`.
+        pydantic.ValidationError: an option of random search is unknown or out of range.
     """
 
     def __init__(self, request: GenerateRequest, method: SamplerOffer) -> None:
         super().__init__(request, method)
+        if request.stop.patience_nfe is not None:
+            message = "must be left out where many conditions share the budget evenly: `stop.score` ends each, or"
+            raise Unsuitable("stop.patience_nfe", f"{message} set `allocation` to adaptive")
         self._per_slot, self._more = divmod(self.affordable, len(self.slots))
-        self._chosen: tuple[Candidate, ...] = ()
+        self._filled: tuple[Candidate, ...] = ()
+        self._open: Candidate | None = None  # the best so far of the slot that is being filled
+        self._tried = 0  # candidates of it
+        options = RandomOptions.model_validate(request.search.options)
+        self._together = self.affordable if request.stop.score is None else options.round_size
 
     def _stop_reason(self, *, out_of_time: bool) -> StopReason | None:
-        best, target = self.progress.best_score, self.request.stop.score
-        if len(self._chosen) == len(self.slots):
-            return "budget"
-        if target is not None and best is not None and best >= target:
-            return "score"
+        if len(self._filled) == len(self.slots):
+            return "score" if all(self._reached(candidate) for candidate in self._filled) else "budget"
         return "seconds" if out_of_time else None
 
+    def _reached(self, candidate: Candidate) -> bool:
+        target = self.request.stop.score
+        return target is not None and self.score(candidate) >= target
+
+    def _part(self, slot: int) -> int:
+        """Candidates that the budget buys for a slot."""
+        return self._per_slot + (slot < self._more)
+
     def _round(self) -> tuple[Proposal, ...]:
-        """The candidates of the next slot."""
-        slot = len(self._chosen)
-        count = self._per_slot + (slot < self._more)
-        return tuple(self.propose(self.slots[slot], slot, index) for index in range(count))
+        """The next candidates of the slot that is being filled."""
+        slot = len(self._filled)
+        end = min(self._part(slot), self._tried + self._together)
+        return tuple(self.propose(self.slots[slot], slot, index) for index in range(self._tried, end))
 
     def _take(self, proposals: Sequence[Proposal], candidates: Sequence[Candidate]) -> tuple[Candidate, float]:
-        winner = max(candidates, key=self.score)
-        self._chosen = (*self._chosen, winner)
+        # The first of equal scores stays.
+        winner = max(candidates if self._open is None else (self._open, *candidates), key=self.score)
+        self._open, self._tried = winner, self._tried + len(candidates)
+        if self._reached(winner) or self._tried == self._part(len(self._filled)):
+            self._filled, self._open, self._tried = (*self._filled, winner), None, 0
         return winner, self.score(winner)
 
     @property
     def best(self) -> tuple[Candidate, ...]:
         """See `ManyRun.best`."""
-        return self._chosen
+        return self.settled if self._open is None else (*self.settled, self._open)
+
+    @property
+    def settled(self) -> tuple[Candidate, ...]:
+        """See `ManyRun.settled`: the images of the slots that are filled."""
+        return self._filled

@@ -164,6 +164,14 @@ def test_time_ends_it_with_what_there_is_by_slot() -> None:
     run.tell(evaluate(first))
     assert run.ask(out_of_time=True) == () and run.result().stopped_by == "seconds"
     assert len(run.result().images) == 128
+    assert run.result().warnings == ("128 of 200 images were made: the time was over",)
+
+
+def test_an_end_with_all_images_warns_of_nothing() -> None:
+    for stop in ({}, {"score": 0.15}, {"patience_nfe": 100}):
+        run = run_of(stop=stop)
+        drive(run)
+        assert run.result().warnings == () and len(run.result().images) == 8
 
 
 def test_it_can_be_extended_and_replayed_past_that() -> None:

@@ -124,9 +124,9 @@ class Arm:
 
 ARMS: dict[ArmName, Arm] = {
     "random": Arm(RandomPass, 0.0),
-    "particles": Arm(FunnelPass, 1.0, method="euler_maruyama", coarse=True, options={"lam": 4.0}),
+    "particles": Arm(FunnelPass, 1.0, method="euler_maruyama", coarse=True, options={"funnel": 1.0}),
     "rollover": Arm(RolloverPass, 0.9, method="glass"),
-    "particles_dense": Arm(FunnelPass, 0.6, method="glass", options={"lam": 4.0, "funnel": 0.5}),
+    "particles_dense": Arm(FunnelPass, 0.6, method="glass"),
     "halving": Arm(HalvingPass, 0.4),
     "revisit": Arm(RevisitPass, 0.8, coarse=True, around=True, options={"restart_after": None}),
 }

@@ -14,9 +14,9 @@ The bandit is MaxUCB (Balef, Vernade, Eggensperger 2025, arXiv 2505.05226): of a
 
     U_i = m_i + (alpha log(t) / n_i)^2,
 
-m_i the best that the arm found. Here m_i is in standard deviations of the random candidates' scores above their mean,
-and an arm that has not been tried counts as one pass that found what the best random candidate scores, plus its prior:
-how much a pass of it gains on random search. Where the budget buys a pass or two, the prior is what chooses.
+m_i the best that the arm found, in standard deviations of the random candidates' scores. An arm that has not been tried
+counts as half a pass, and as good as its prior makes it in relation to those that were: a prior is how much an arm's
+pass gains on random search of the same NFE. Where the budget buys a pass or two, the priors are what chooses.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from sitsearch.workers.search.algorithms.random_search import RandomOptions
 DRAWN_TOGETHER: int = RandomOptions().round_size
 #: A pass gets this part of the budget, or so many whole trajectories if that is more; and the last one not fewer than.
 PART_OF_BUDGET, GOOD_PASS, LEAST_PASS = 8, 8, 2
+#: As how many passes an arm counts that has not been tried.
+UNTRIED = 0.5
 #: Random candidates that are remembered for the mean and spread of scores.
 REMEMBERED = 64
 #: Passes that are under way at once, at most, and the passes of a whole search for each of them.
@@ -223,18 +225,19 @@ def _dealt(state: AutoState) -> AutoState:
 
 def _next_pass(state: AutoState, passes: Sequence[Any], number: int, nfe: int) -> Any:
     """A pass of MaxUCB's choice among the arms that can begin one; None if none can."""
-    tried = {arm.arm: arm for arm in state.tried}
     under_way = [part.arm for part in passes]
     scores = [scored.score for scored in state.seen]
     mean, unit = (statistics.fmean(scores), statistics.pstdev(scores) or 1.0) if scores else (0.0, 1.0)
-    found = max(scores, default=mean)
-    rounds = sum(arm.passes for arm in state.tried) + len(under_way) + 1
+    found = {arm.arm: (arm.best.score - mean) / unit for arm in state.tried}
+    counts = {arm.arm: arm.passes for arm in state.tried}
+    prior = {name: state.options.priors.get(name, ARMS[name].prior) for name in ARMS}
+    # where the arms that were tried are, in relation to their priors, those that were not are taken to be as well
+    level = statistics.fmean([best - prior[name] for name, best in found.items()]) if found else 0.0
+    rounds = sum(counts.values()) + len(under_way) + 1
 
     def index(name: ArmName) -> float:
-        prior = (found - mean) / unit + state.options.priors.get(name, ARMS[name].prior)
-        best = (tried[name].best.score - mean) / unit if name in tried else prior
-        count = (tried[name].passes if name in tried else 0) + under_way.count(name)
-        return best + (state.options.alpha * math.log(rounds) / max(1, count)) ** 2
+        count = counts.get(name, 0) + under_way.count(name) or UNTRIED
+        return found.get(name, level + prior[name]) + (state.options.alpha * math.log(rounds) / count) ** 2
 
     for name in sorted(state.options.arms, key=index, reverse=True):  # stable: the first of equals is ahead
         part = begun(name, state.allowance, number, nfe, state.best)

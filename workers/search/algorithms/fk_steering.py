@@ -59,7 +59,7 @@ class FkOptions(base.Options):
     particles: int | None = Field(
         None, ge=2, le=MOST, description="k, the particles of a pass; none: as many as the budget buys (paper: 4)"
     )
-    lam: float = Field(2.0, ge=0, le=1e6, description="lambda, by which scores are multiplied in the exponent")
+    lam: float = Field(4.0, ge=0, le=1e6, description="lambda, by which scores are multiplied in the exponent")
     lam_units: Literal["sd", "raw"] = Field(
         "sd", description="lambda is per standard deviation of the scores at a point, or of the scores as they are"
     )
@@ -77,7 +77,7 @@ class FkOptions(base.Options):
         max_length=100,
         description="the resampling points one by one, as ascending fractions of the steps, in place of those three",
     )
-    funnel: float = Field(1.0, gt=0, le=1, description="fraction of the particles that goes on from a resampling point")
+    funnel: float = Field(0.5, gt=0, le=1, description="fraction of the particles that goes on from a resampling point")
     adaptive: bool = Field(
         False, description="resample only when the effective sample size is below k/2, or fewer are to go on"
     )
@@ -167,6 +167,7 @@ class FkSteering:
         "resample_from": 0.2,
         "resample_to": 0.8,
         "resample_every": 0.2,
+        "funnel": 1.0,
     }
     Options: ClassVar[type[base.Options]] = FkOptions
     State: ClassVar[type[base.State]] = FkState

@@ -37,8 +37,9 @@ from sitsearch.workers.search.algorithms.random_search import RandomOptions
 
 #: How `random` names its draws: so many in a round.
 DRAWN_TOGETHER: int = RandomOptions().round_size
-#: A pass gets this part of the budget, or so many whole trajectories if that is more; and the last one not fewer than.
-PART_OF_BUDGET, GOOD_PASS, LEAST_PASS = 8, 8, 2
+#: A pass gets this part of the budget, but not fewer and not more whole trajectories than these; the last one the rest,
+#: if that is not fewer than so many.
+PART_OF_BUDGET, GOOD_PASS, MOST_PASS, LEAST_PASS = 8, 8, 50, 2
 #: As how many passes an arm counts that has not been tried.
 UNTRIED = 0.5
 #: Random candidates that are remembered for the mean and spread of scores.
@@ -172,8 +173,9 @@ class AutoSearch:
 
 
 def nfe_of_pass(allowance: base.Allowance) -> int:
-    """What a pass is given: an eighth of the budget, or eight whole trajectories if that is more."""
-    return max(GOOD_PASS * allowance.sampling.whole, allowance.nfe // PART_OF_BUDGET)
+    """What a pass is given: an eighth of the budget, within 8 and 50 whole trajectories."""
+    whole = allowance.sampling.whole
+    return max(GOOD_PASS * whole, min(MOST_PASS * whole, allowance.nfe // PART_OF_BUDGET))
 
 
 def _random_share(state: AutoState) -> int:

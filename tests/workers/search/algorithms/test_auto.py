@@ -10,7 +10,7 @@ from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.search.algorithms.arms import ARMS, coarse
 from sitsearch.workers.search.algorithms.auto import AutoState
 from sitsearch.workers.search.registry import ALGORITHMS
-from tests.workers.search.toy import allowance_of, evaluate, finish, request, rugged, start, states
+from tests.workers.search.toy import allowance_of, evaluate, finish, first_state, request, rugged, start, states
 
 AUTO = ALGORITHMS["auto"]
 SAMPLER = {"method": "euler", "steps": 20}
@@ -64,9 +64,9 @@ def test_a_budget_of_a_few_images_has_one_pass_and_a_large_one_several_at_once()
         for nfe in (20, 100)
     }
     assert at_once == {20: 0, 100: 1}
-    asked = request("auto", nfe=8000, sampler=SAMPLER)
-    first = AUTO.ask(states(asked)[0])
-    assert len({proposal.recipe.seed for proposal in first}) == 3, "random search and two passes"
+    asked = request("auto", nfe=80_000, sampler=SAMPLER)
+    first = AUTO.ask(first_state(asked))
+    assert len({proposal.recipe.seed for proposal in first}) == 1 + 4, "random search and four passes"
 
 
 def better_by(method: str | None, gain: float):  # type: ignore[no-untyped-def]

@@ -33,11 +33,13 @@ from tests.workers.search.toy import evaluate, first_state, request, rugged, sta
 KINDS = pytest.mark.parametrize("kind", ["max", "difference", "sum"])
 SCHEMES = pytest.mark.parametrize("scheme", ["systematic", "ssp"])
 STEPS = {"sampler": {"steps": 10}}
+#: As many particles to the end; what a funnel changes has tests of its own.
+PLAIN = {"algorithm": "fk_steering", "lam": 2.0, "funnel": 1.0}
 
 
 def first(**options: object) -> FkState:
     """The state before the first pass."""
-    state = first_state(request("fk_steering", nfe=400, search={"algorithm": "fk_steering", **options}, **STEPS))
+    state = first_state(request("fk_steering", nfe=400, search=PLAIN | options, **STEPS))
     assert isinstance(state, FkState)
     return state
 
@@ -233,21 +235,21 @@ def test_resampled_and_weighted_particles_are_samples_of_the_tilted_target(optio
 
 
 def test_a_pass_costs_no_more_than_as_many_plain_trajectories() -> None:
-    state = states(request("fk_steering", nfe=40, **STEPS))[-1]
+    state = states(request("fk_steering", nfe=40, search=PLAIN, **STEPS))[-1]
     assert state.finished == 4 and state.spent == 40
 
 
 def test_a_budget_for_fewer_particles_gets_fewer_and_one_for_a_single_particle_a_plain_trajectory() -> None:
     search = ALGORITHMS["fk_steering"]
-    assert len(search.ask(first_state(request("fk_steering", nfe=29, **STEPS)))) == 2
-    (proposal,) = search.ask(first_state(request("fk_steering", nfe=19, **STEPS)))
+    assert len(search.ask(first_state(request("fk_steering", nfe=29, search=PLAIN, **STEPS)))) == 2
+    (proposal,) = search.ask(first_state(request("fk_steering", nfe=19, search=PLAIN, **STEPS)))
     assert proposal.recipe.finished and len(proposal.recipe.ops) == 1
 
 
 def test_by_default_one_pass_takes_the_whole_budget() -> None:
     search = ALGORITHMS["fk_steering"]
     for nfe in (40, 405, 4000):
-        state = first_state(request("fk_steering", nfe=nfe, **STEPS))
+        state = first_state(request("fk_steering", nfe=nfe, search=PLAIN, **STEPS))
         assert len(search.ask(state)) == nfe // state.sampling.whole
     asked = request("fk_steering", nfe=400, search={"algorithm": "fk_steering", "particles": 8}, **STEPS)
     assert len(search.ask(first_state(asked))) == 8, "as many as are named, pass after pass"
@@ -296,8 +298,9 @@ def test_the_preset_of_the_paper_is_its_algorithm() -> None:
     asked = request("fk_steering", search={"algorithm": "fk_steering", "preset": "paper"}, **STEPS)
     options = first_state(asked).options
     assert (options.particles, options.lam, options.lam_units, options.potential) == (4, 10.0, "raw", "max")
+    assert options.funnel == 1.0 and FkOptions().funnel < 1.0
 
 
 @pytest.mark.parametrize("options", [{}, {"particles": None, "funnel": 0.7}, {"temperature": "rising"}])
 def test_it_finds_better_than_random_search_where_previews_tell(options: dict[str, Any]) -> None:
-    assert gain("fk_steering", **({"particles": 8} | options)) > 3
+    assert gain("fk_steering", **({"particles": 8, "funnel": 1.0} | options)) > 3

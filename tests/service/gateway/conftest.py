@@ -83,7 +83,13 @@ def serving(settings: Settings) -> Iterator[str]:
 
 def body(**fields: Any) -> dict[str, Any]:
     """A request that is accepted, but for `fields`."""
-    request = {"model": "glyphs", "condition": {"class": "Q"}, "budget": {"nfe": 400}, "verifier": "classifier"}
+    request = {
+        "model": "glyphs",
+        "condition": {"class": "Q"},
+        "budget": {"nfe": 400},
+        "verifier": "classifier",
+        "search": "random",
+    }
     return request | fields
 
 

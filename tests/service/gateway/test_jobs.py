@@ -77,6 +77,13 @@ async def test_the_models_sampler_defaults_fill_what_is_not_given(http: httpx.As
     assert SamplerChoice.model_validate(job["request"]["sampler"]) == expected
 
 
+async def test_a_request_that_names_no_algorithm_gets_the_automatic_search(http: httpx.AsyncClient) -> None:
+    asked = {name: value for name, value in body().items() if name != "search"}
+    request = (await http.post("/generate", json=asked)).json()["request"]
+    assert request["search"]["algorithm"] == "auto"
+    assert (request["sampler"]["method"], request["sampler"]["rho"]) == ("heun", 0.4), "the noise of its passes"
+
+
 async def test_a_repeated_idempotency_key_gives_the_same_job(http: httpx.AsyncClient) -> None:
     headers = {"Idempotency-Key": "k"}
     first = await http.post("/generate", json=body(), headers=headers)

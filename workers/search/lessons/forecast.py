@@ -113,7 +113,7 @@ def _apart(higher: Sums, lower: Sums) -> float:
 def _intended(request: GenerateRequest, allowance: Allowance) -> tuple[tuple[ArmPrior, ...], float]:
     """The arms that the automatic search could begin, the most promising first, and its share of random search."""
     options: Any = options_of(ALGORITHMS["auto"], request.search)
-    open_arms = [name for name in options.arms if allowance.steered is not None or not ARMS[name].steered]
+    open_arms = [name for name in options.arms if (method := ARMS[name].method) is None or allowance.by(method)]
     priors = {name: options.priors.get(name, ARMS[name].prior) for name in open_arms}
     ordered = sorted(priors, key=lambda name: -priors[name])
     return tuple(ArmPrior(arm=name, prior=priors[name]) for name in ordered), options.share
@@ -124,8 +124,8 @@ def _explain(found: Forecast, request: GenerateRequest, trajectories: int) -> tu
     if found.share is not None:
         arms = ", ".join(f"{arm.arm} {arm.prior:+.2f}" for arm in found.arms)
         lines.append(
-            f"auto: {found.share:.0%} of the NFE to random search, the rest to passes of other searches, by the gain "
-            f"that is expected of each, in standard deviations: {arms or 'none'}"
+            f"auto: {100 * found.share:g}% of the NFE to random search, the rest to passes of other searches, by the "
+            f"gain that is expected of each, in standard deviations: {arms or 'none'}"
         )
     if found.random is not None:
         near = found.random

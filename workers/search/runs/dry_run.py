@@ -81,13 +81,13 @@ def make_plan(request: GenerateRequest, method: SamplerOffer, methods: Iterable[
         request = request.model_copy(update={"verifier": VerifierChoice(name="made up")})
         run = start_run(request, method, methods)
     chosen = dict(run.chosen) if isinstance(run, SearchRun) else {}
-    follows = ALGORITHMS[request.search.algorithm].exact
+    follows = not isinstance(run, SearchRun) or ALGORITHMS[request.search.algorithm].exact
     if isinstance(run, SetRun):
         rounds, candidates, played = len(run.slots), run.affordable, True
         search, final = candidates * run.sampling.whole, 0
     else:
-        candidates, played = _play(run, MAX_REMEMBERED if not follows and isinstance(run, SearchRun) else None)
-        search, final, rounds = run.usage.nfe_search, run.usage.nfe_final, run.rounds - bool(run.usage.nfe_final)
+        rounds, candidates, played = _play(run, None if follows else MAX_REMEMBERED)
+        search, final = run.usage.nfe_search, run.usage.nfe_final
     budget, reserve = run.cap, run.reserved
     if not played:
         share = (budget - reserve) / search
@@ -116,7 +116,7 @@ def _asked(run: Run) -> tuple[Proposal, ...]:
     return proposals
 
 
-def _play(run: SearchRun | AdaptiveRun, most: int | None) -> tuple[int, bool]:
+def _play(run: SearchRun | AdaptiveRun, most: int | None) -> tuple[int, int, bool]:
     """Play a run through, at most `MAX_ROUNDS` rounds, and none after `MAX_CANDIDATES` candidates.
 
     Args:
@@ -124,22 +124,22 @@ def _play(run: SearchRun | AdaptiveRun, most: int | None) -> tuple[int, bool]:
         most: nor any after a search had so many candidates in mind, summed over its rounds.
 
     Returns:
-        The candidates of its search, and whether that was all of it.
+        The rounds and candidates of its search, and whether that was all of it.
     """
-    request, candidates, looked = run.request, 0, 0
+    request, rounds, candidates, looked = run.request, 0, 0, 0
     scores = {request.verifier.name: 0.0}
     while proposals := _asked(run):
         if run.phase == "search":
             looked += run.remembers if isinstance(run, SearchRun) else 0
             enough = most is not None and looked > most
             if enough or run.rounds >= MAX_ROUNDS or candidates >= MAX_CANDIDATES:
-                return candidates, False
+                return rounds, candidates, False
         nfe = [proposal.nfe for proposal in proposals]
         forwards = [count * request.sampler.rows for count in nfe]
-        phase = run.phase
+        if run.phase == "search":
+            rounds, candidates = rounds + 1, candidates + len(proposals)
         run.tell(candidates_of(proposals, nfe, forwards, [scores] * len(nfe), run))
-        candidates += len(proposals) if phase == "search" else 0
-    return candidates, True
+    return rounds, candidates, True
 
 
 def _saves_rows(request: GenerateRequest) -> bool:

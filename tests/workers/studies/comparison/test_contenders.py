@@ -53,7 +53,7 @@ def test_the_sampler_is_the_tasks_but_for_what_the_contender_says() -> None:
         name: request_of(CLASSES, contender_of(name), 60, asked, 2).sampler for name in ("random", "fk_steering")
     }
     assert by_algorithm["random"].method == "euler"
-    assert by_algorithm["fk_steering"].method == "euler_maruyama"
+    assert by_algorithm["fk_steering"].method == "glass"
     assert by_algorithm["fk_steering"].norm == 1.0
     own = request_of(CLASSES, contender_of('fk_steering:{"sampler": {"method": "glass", "steps": 3}}'), 60, asked, 2)
     assert (own.sampler.method, own.sampler.steps, own.sampler.guidance) == ("glass", 3, 1.0)

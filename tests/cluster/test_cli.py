@@ -21,7 +21,8 @@ def sitsearch(service: Service, *words: str) -> subprocess.CompletedProcess[str]
 
 
 def test_generate_saves_the_images_and_the_record(service: Service, tmp_path: Path) -> None:
-    words = ("--class", "Q", "--nfe", "50", "--steps", "4", "--num-images", "2", "--option", "round_size=3")
+    words = ("--class", "Q", "--nfe", "50", "--steps", "4", "--num-images", "2")
+    words += ("--search", "random", "--option", "round_size=3")
     done = sitsearch(service, "generate", *words, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     (record,) = tmp_path.glob("*.json")

@@ -29,12 +29,21 @@ def pixels(png: bytes) -> Any:
         body("R", 40, search={"algorithm": "paths", "start": 0.3, "delta_f": 0.4, "delta_b": 0.6}),
         body("R", 16, search="fk_steering", sampler=STOCHASTIC),
         body("R", 10, search="epsilon_greedy", sampler=STOCHASTIC, verifier=ENSEMBLE, auditors=["auditor"]),
+        body("R", 60, search="auto"),
+        body("R", 24, search="trust_region"),
+        body("R", 16, search="revisit"),
+        body("R", 24, search="backtracking"),
+        body("R", 24, search="rollover", sampler=STOCHASTIC, num_images=2),
+        body("R", 24, search="evo_search", sampler=STOCHASTIC),
+        body("R", 24, search="tree_search", sampler=STOCHASTIC),
+        body("R", 24, search="successive_halving", num_images=3, diversity=0.5),
         body(budget={"nfe": 160}, condition={"classes": ["a", "b"]}, per_condition=4, search="random", verifier="fid"),
     ],
-    ids=["zero_order", "paths", "fk_steering", "epsilon_greedy by an ensemble", "a set for its FID"],
+    ids=lambda asked: str(asked["search"]),
 )
 def test_the_cluster_finds_what_a_search_in_one_process_finds(client: Client, request_: dict[str, Any]) -> None:
-    job, found = client.wait(client.submit(request_)), locally(request_)
+    job = client.wait(client.submit(request_))
+    found = locally(job["request"])  # with what earlier jobs have taught
     assert job["status"] == "succeeded", job["error"]
     assert job["usage"]["nfe_wasted"] == 0
     images = [image["candidate"] for image in job["result"]["images"]]
@@ -45,7 +54,7 @@ def test_the_cluster_finds_what_a_search_in_one_process_finds(client: Client, re
 
 
 def test_a_plan_is_what_a_search_spends(client: Client) -> None:
-    request = body("k", budget={"nfe": 700}, search="paths")
+    request = body("k", budget={"nfe": 700}, search="trust_region")
     plan = client.plan(request)
     assert plan["plan"]["exact"] and plan["seconds"] > 0
     job = client.wait(client.submit(request))

@@ -248,7 +248,7 @@ class Cohort:
         """An operation is done: the state is `x` at `t`."""
         self._x, self._t, self._prediction, self._state = x, t, None, None
         self._position += 1
-        if t < 1:
+        if t < 1 or self._orders[0].revisited:
             self._keep()
 
     def _look(self, prediction: Tensor, x: Tensor, t: Tensor) -> None:

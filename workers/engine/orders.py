@@ -19,6 +19,7 @@ class Order:
         known, evaluated: what an earlier order of the job left behind (see `sitsearch.workers.search.base.Proposal`);
             it is computed again, and counted as recomputed, where it is no longer at hand.
         preview: show the data prediction on the way too; see `Sample.preview`.
+        revisited: keep its last state although it is a finished image, see `Proposal`.
     """
 
     recipe: Recipe
@@ -27,6 +28,7 @@ class Order:
     known: int = 0
     evaluated: bool = False
     preview: bool = False
+    revisited: bool = False
 
 
 def orders_of(
@@ -37,6 +39,6 @@ def orders_of(
         name: sampler.model_copy(update={"method": name}) for name in {p.recipe.method for p in proposals} if name
     }
     return [
-        Order(p.recipe, conditions[p.condition], by_method[p.recipe.method], p.known, p.evaluated, preview)
+        Order(p.recipe, conditions[p.condition], by_method[p.recipe.method], p.known, p.evaluated, preview, p.revisited)
         for p in proposals
     ]

@@ -138,7 +138,7 @@ def find_start(order: Order, keys: Sequence[bytes], latents: Latents, shape: tup
 
 def outline(order: Order) -> tuple[object, ...]:
     """What orders must have in common to move in lockstep, wherever they begin."""
-    return (order.sampler, _shape(order.recipe.ops), order.known, order.evaluated, order.preview)
+    return (order.sampler, _shape(order.recipe.ops), order.known, order.evaluated, order.preview, order.revisited)
 
 
 def program(order: Order, start: Start) -> tuple[object, ...]:

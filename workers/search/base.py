@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from pydantic import Field
+
 from sitsearch.workers.errors import SearchError
 from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.job import Candidate
@@ -35,6 +37,7 @@ class Proposal(Schema):
         evaluated: the field was evaluated there too (the earlier candidate ended there).
         condition: which of the request's conditions it is of, where there are many.
         nfe: what it costs, `Sampling.cost(recipe, known, evaluated)`; an adaptive sampler may take less.
+        revisited: a later candidate may go on from its end, although that is a finished image.
     """
 
     id: str
@@ -43,6 +46,7 @@ class Proposal(Schema):
     evaluated: bool = False
     condition: int = 0
     nfe: int
+    revisited: bool = Field(False, exclude_if=lambda revisited: not revisited)
 
 
 class Allowance(Schema):

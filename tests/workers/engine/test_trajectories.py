@@ -193,3 +193,18 @@ def test_noise_that_is_put_back_makes_an_earlier_preview_void(tiny: SiTGenerator
     again = begun.then(Renoise(to=0.2, round=1, index=0), Integrate(to=1.0, steps=8, round=1))
     engine = Engine(tiny, batch=8)
     assert not torch.equal(previewed(engine, [begun], choice)[0], previewed(engine, [again], choice)[0])
+
+
+@pytest.mark.parametrize("revisited", [True, False])
+def test_a_finished_state_is_at_hand_for_those_who_said_that_they_would_come_back(
+    tiny: SiTGenerator, revisited: bool
+) -> None:
+    choice = SamplerChoice(method="euler", guidance=1.0)
+    whole = ROOT.then(Integrate(to=1.0, steps=4))
+    again = whole.then(Renoise(to=0.5, round=1, index=0), Integrate(to=1.0, steps=2, round=1))
+    engine = Engine(tiny, batch=8)
+    sample_all(engine, [Order(whole, Condition(1), choice, revisited=revisited)])
+    (sample,) = sample_all(engine, [Order(again, Condition(1), choice, known=1)])
+    assert (sample.nfe, sample.nfe_again) == (2, 0 if revisited else 4)
+    (anew,) = sample_all(Engine(tiny, batch=8), [Order(again, Condition(1), choice)])
+    assert torch.equal(sample.x, anew.x)

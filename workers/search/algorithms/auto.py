@@ -140,7 +140,8 @@ class AutoSearch:
         proposals = [state.propose(0, _drawn(dealt, dealt.drawn + place)) for place in range(dealt.draws)]
         proposals += [proposal for part in dealt.passes for proposal in part.ask()]
         return tuple(
-            proposal.model_copy(update={"id": f"{state.round}-{place}"}) for place, proposal in enumerate(proposals)
+            proposal.model_copy(update={"id": f"{state.round}-{place}", "revisited": proposal.recipe.finished})
+            for place, proposal in enumerate(proposals)
         )
 
     def tell(self, state: AutoState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]) -> AutoState:

@@ -98,7 +98,7 @@ class RevisitSearch:
             count = min(_starts(state.allowance, state.options), state.left // state.sampling.whole)
             end = state.sampling.to_end
             return tuple(
-                state.propose(index, state.fresh(index).then(end(round=state.round, index=index)))
+                _kept(state.propose(index, state.fresh(index).then(end(round=state.round, index=index))))
                 for index in range(count)
             )
         for late in range(len(state.options.times)):
@@ -136,7 +136,11 @@ def _child(state: RevisitState, parent: Recipe, time: float, index: int) -> base
     """Child `index` of the round: the parent with noise put back to `time`, and sampled from there."""
     back = Renoise(to=time, round=state.round, index=index)
     child = parent.then(back, state.sampling.to_end(time, round=state.round, index=index))
-    return state.propose(index, child, known=len(parent.ops))
+    return _kept(state.propose(index, child, known=len(parent.ops)))
+
+
+def _kept(proposal: base.Proposal) -> base.Proposal:
+    return proposal.model_copy(update={"revisited": True})
 
 
 def _generations(recipe: Recipe) -> int:

@@ -74,7 +74,8 @@ def test_what_a_proposal_builds_on_was_left_behind_by_an_earlier_one(name: str) 
                 assert p.recipe.prefix(p.known) in ends
             assert p.nfe == state.allowance.of(p.recipe).cost(p.recipe, p.known, evaluated=p.evaluated)
         for p in proposals:
-            at_hand |= {p.recipe.prefix(k) for k in range(len(p.recipe.ops) + 1)}
+            left = (p.recipe.prefix(k) for k in range(len(p.recipe.ops) + 1))
+            at_hand |= {recipe for recipe in left if p.revisited or not recipe.finished}
             ends |= {p.recipe} if not p.recipe.finished else set()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -29,7 +29,8 @@ class CellFigures:
     """What came of the searches of one contender at one budget.
 
     Attributes:
-        searches, nfe, forwards, seconds: their number, and the means of what they took.
+        searches, nfe, forwards, seconds: their number, and the means of what they took; no seconds where not all ran
+            on the task's first device.
         means: by figure: the score, and each judge.
         differences: to random at the same budget, by figure; empty where random was not run.
         equal_time: the same, to random at the budget at which it takes as long; empty where none was run that does.
@@ -39,7 +40,7 @@ class CellFigures:
     searches: int
     nfe: float
     forwards: float
-    seconds: float
+    seconds: float | None
     means: Mapping[str, float]
     differences: Mapping[str, Estimate]
     equal_time: Mapping[str, Estimate]
@@ -59,7 +60,8 @@ class TaskFigures:
         target_nfe: at which random's figures are `targets`; None where random was not run.
         targets: random's mean, by figure.
         reached: by contender and figure: the NFE that it takes to get there, None where it does not.
-        devices: all that searches ran on, with precision; times compare on one alone.
+        devices: all that searches ran on, with precision, the one of the most searches first. Times compare on one
+            alone, and are given of that one.
     """
 
     name: str
@@ -95,7 +97,7 @@ def _task(name: str, records: Sequence[Record]) -> TaskFigures:
         cells[record["contender"], record["budget"]].append(record)
     figures = (SCORE, *records[0]["judges"])
     budgets = tuple(sorted({budget for _, budget in cells}))
-    devices = tuple(sorted({f"{record['device']} {record['dtype']}" for record in records}))
+    devices = tuple(device for device, _ in Counter(map(_device, records)).most_common())
     contenders = {r["contender"]: {key: r[key] for key in ("algorithm", "options", "sampler")} for r in records}
     shared = max((b for b in budgets if all((label, b) in cells for label in contenders)), default=None)
     ranked = sorted(contenders, key=lambda label: -_mean(cells[label, shared], SCORE) if shared else 0)
@@ -108,7 +110,7 @@ def _task(name: str, records: Sequence[Record]) -> TaskFigures:
         }
         for label in ranked
     }
-    timed = _Timed(cells, figures) if len(devices) == 1 else None
+    timed = _Timed(cells, figures, devices[0])
     return TaskFigures(
         name=name,
         figures=figures,
@@ -127,6 +129,10 @@ def _task(name: str, records: Sequence[Record]) -> TaskFigures:
     )
 
 
+def _device(record: Record) -> str:
+    return f"{record['device']} {record['dtype']}"
+
+
 def _mean(records: Sequence[Record], figure: str) -> float:
     return fmean(_value(record, figure) for record in records)
 
@@ -136,15 +142,15 @@ def _cell(
     label: str,
     budget: int,
     figures: Sequence[str],
-    timed: _Timed | None,
+    timed: _Timed,
 ) -> CellFigures:
     records, random = cells[label, budget], cells.get((BASELINE, budget), ())
-    seconds = fmean(record["seconds"] for record in records)
+    seconds = timed.seconds(records)
     differences = {}
     for figure in figures:
         if (found := estimate(paired(_values(records, figure), _values(random, figure)))) is not None:
             differences[figure] = found
-    random_nfe, equal_time = timed.against(records, seconds) if timed else (None, {})
+    random_nfe, equal_time = (None, {}) if seconds is None else timed.against(records, seconds)
     return CellFigures(
         searches=len(records),
         nfe=fmean(record["nfe"] for record in records),
@@ -158,18 +164,26 @@ def _cell(
 
 
 class _Timed:
-    """Random search by the time it takes: between two of its budgets, its figures lie straight over log seconds."""
+    """Random search by the time it takes on one device: between two of its budgets, its figures lie straight over log
+    seconds.
+    """
 
-    def __init__(self, cells: Mapping[tuple[str, int], Sequence[Record]], figures: Sequence[str]) -> None:
-        self._figures = figures
+    def __init__(self, cells: Mapping[tuple[str, int], Sequence[Record]], figures: Sequence[str], device: str) -> None:
+        self._figures, self._device = figures, device
         by_time = sorted(
-            (fmean(record["seconds"] for record in records), budget, records)
+            (seconds, budget, records)
             for (label, budget), records in cells.items()
-            if label == BASELINE
+            if label == BASELINE and (seconds := self.seconds(records)) is not None
         )
         self._seconds = [seconds for seconds, _, _ in by_time]
         self._budgets = [budget for _, budget, _ in by_time]
         self._records = [records for _, _, records in by_time]
+
+    def seconds(self, records: Sequence[Record]) -> float | None:
+        """Of a search, in the mean; None if not all ran on the device."""
+        if any(_device(record) != self._device for record in records):
+            return None
+        return fmean(record["seconds"] for record in records)
 
     def against(self, records: Sequence[Record], seconds: float) -> tuple[float | None, dict[str, Estimate]]:
         """Random's budget that takes so many seconds a search, and the differences of `records` to it, by figure."""

@@ -33,7 +33,8 @@ def plot(path: Path, tasks: Sequence[TaskFigures]) -> None:
             cells = [(b, task.cells[label, b]) for b in task.budgets if (label, b) in task.cells]
             scores = [-c.means[SCORE] if negated else c.means[SCORE] for _, c in cells]
             by_nfe.plot([b for b, _ in cells], scores, **look)
-            by_time.plot([c.seconds for _, c in cells], scores, **look)
+            timed = [(c.seconds, score) for (_, c), score in zip(cells, scores, strict=True) if c.seconds is not None]
+            by_time.plot([seconds for seconds, _ in timed], [score for _, score in timed], **look)
             spans += _difference(difference, cells, look) if label != BASELINE else []
         difference.axhline(0, color="black", linewidth=2.4)
         what = "-score of the winner (log, up is better)" if negated else "score of the winner"
@@ -54,7 +55,7 @@ def plot(path: Path, tasks: Sequence[TaskFigures]) -> None:
             log_scaled.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             log_scaled.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             log_scaled.set_minor_formatter(NullFormatter())
-        by_time.set(xlabel=f"seconds of a search ({', '.join(task.devices)})", title="Score by wall time")
+        by_time.set(xlabel=f"seconds of a search ({task.devices[0]})", title="Score by wall time")
         by_time.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
         for axis in (by_nfe, difference, by_time):
             axis.grid(alpha=0.3)

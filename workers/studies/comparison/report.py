@@ -114,13 +114,12 @@ def _reached(task: TaskFigures) -> Iterator[str]:
 
 
 def _equal_time(task: TaskFigures) -> Iterator[str]:
-    yield from _table("Seconds of a search", task, lambda cell: f"{cell.seconds:.3g}")
+    yield from _table("Seconds of a search", task, lambda cell: NONE if cell.seconds is None else f"{cell.seconds:.3g}")
     yield ""
     yield "### Difference in score to random at equal NFE, and at equal wall time"
     yield ""
     if len(task.devices) > 1:
-        yield f"Searches ran on {', '.join(task.devices)}, whose times do not compare."
-        return
+        yield f"Times are given of searches on {task.devices[0]}; others ran on {', '.join(task.devices[1:])}."
     yield "Each field holds both. A search's time is that of its cell, whose searches run at once on one engine, over"
     yield "their number; verifier included, judges not. At equal time, random's mean curve is straight over log seconds"
     yield "between its budgets; `-` where it was not run for so long, or so short."

@@ -70,11 +70,12 @@ def test_the_target_is_randoms_largest_budget_up_to_1920() -> None:
 
 def test_times_of_two_devices_do_not_compare() -> None:
     other = searches("zero_order", 100, 0.5, 1.0, 1.0, device="cuda")
-    (task,) = analyse(Log([*small_log().records, *other]))
+    (task,), (alone,) = analyse(Log([*small_log().records, *other])), analyse(small_log())
     assert task.devices == ("cpu float32", "cuda float32")
-    assert all(not cell.equal_time for cell in task.cells.values())
-    assert task.cells["zero_order", 100].differences["score"].mean == 1.0
-    assert any("whose times do not compare" in line for line in page([task], Log()))
+    cell = task.cells["zero_order", 100]
+    assert (cell.seconds, cell.equal_time, cell.differences["score"].mean) == (None, {}, 1.0)
+    assert {key: task.cells[key] for key in alone.cells} == alone.cells, "the others compare as before"
+    assert any("of searches on cpu float32; others ran on cuda float32" in line for line in page([task], Log()))
 
 
 def test_without_random_there_are_means_and_no_differences() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+import pydantic
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
@@ -138,6 +139,12 @@ def _check_budget(
     except Unsuitable as error:
         slug = "stop-unsuitable" if error.field.startswith("stop.") else "sampler-unsuitable"
         raise _refusal(slug, error.field, error.message) from None
+    except pydantic.ValidationError as error:  # what an algorithm's schema does not tell
+        found = [
+            FieldError(field=dotted(("search", *one["loc"])), message=one["msg"].removeprefix("Value error, "))
+            for one in error.errors()
+        ]
+        raise Invalid(found, slug="invalid-option") from None
     except BudgetTooSmall as error:
         rows = sampler.rows if error.unit == "forwards" else 1
         images = request.num_images * request.per_condition * len(request.condition.each)

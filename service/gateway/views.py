@@ -45,6 +45,7 @@ class ResultView(View):
     stopped_by: StopReason
     warnings: tuple[str, ...]
     choice: Choice | None
+    hacking: tuple[str, ...] | None
 
 
 class JobView(View):
@@ -104,6 +105,7 @@ def job_view(snapshot: Snapshot, root: str) -> JobView:
             stopped_by=job.result.stopped_by,
             warnings=job.result.warnings,
             choice=job.result.choice,
+            hacking=job.result.hacking,
         )
     return JobView(
         id=job.id,

@@ -220,8 +220,7 @@ class Cohort:
     def _carry_out(self) -> None:
         """The operation at `_position`."""
         ops = [self._op(row) for row in range(len(self._orders))]
-        first = ops[0]
-        seed = self._orders[0].recipe.seed
+        first, drawn = ops[0], [(order.recipe.seed, op) for order, op in zip(self._orders, ops, strict=True)]
         if isinstance(first, Integrate):
             self._sampler = self._field.sampler(self._t, first)
             noise = None
@@ -234,12 +233,12 @@ class Cohort:
                     self._step(self._prediction)
                 self._prediction = None
         elif isinstance(first, Renoise):
-            noise = self._placed([renoise_noise(seed, op.round, op.index, self._shape) for op in ops])
+            noise = self._placed([renoise_noise(seed, op.round, op.index, self._shape) for seed, op in drawn])
             t, to = rows_at(self._t, self._x), rows_at(first.to, self._x)
             self._preview = None
             self._arrive(self._interpolant.renoise(self._x, t, to, noise), first.to)
         elif isinstance(first, Perturb):
-            noise = self._placed([perturb_noise(seed, op.round, op.index, self._shape) for op in ops])
+            noise = self._placed([perturb_noise(seed, op.round, op.index, self._shape) for seed, op in drawn])
             self._arrive(self._x + first.scale * noise, self._t)
         else:
             raise ValueError(f"operation {first.op!r} can only stand at the start of a recipe")

@@ -47,14 +47,15 @@ class Slots:
             min(slots, key=len).append(place)
         for slot, places in enumerate(slots):
             for place in places:
-                self._remember(orders[place].recipe, slot)
+                self._remember(orders[place], slot)
         return {slot: sorted(places) for slot, places in enumerate(slots) if places}
 
-    def _remember(self, recipe: Recipe, slot: int) -> None:
+    def _remember(self, order: Order, slot: int) -> None:
         """What an order leaves behind on its way: the state before its first operation in time, and after each."""
+        recipe = order.recipe
         for position in range(len(recipe.noise.ops), len(recipe.ops) + 1):
             state = recipe.prefix(position)
-            if not state.finished:
+            if order.revisited or not state.finished:
                 self._made[state] = slot
                 self._made.move_to_end(state)
         while len(self._made) > REMEMBERED:

@@ -123,6 +123,7 @@ def http(valkey_url: str) -> Iterator[httpx.Client]:
             None,
         ),
         ({"search": {"algorithm": "random", "size": 4}}, "invalid-option", "search.size", ["round_size"]),
+        ({"search": {"algorithm": "revisit", "times": [0, 0.5]}}, "invalid-option", "search", None),
         ({"search": {"algorithm": "random", "round_size": 0}}, "invalid-option", "search.round_size", None),
         ({"search": {"algorithm": "random", "round_size": "many"}}, "invalid-option", "search.round_size", None),
         ({"search": {"algorithm": "random", "round_size": True}}, "invalid-option", "search.round_size", None),

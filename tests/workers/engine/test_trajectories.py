@@ -208,3 +208,16 @@ def test_a_finished_state_is_at_hand_for_those_who_said_that_they_would_come_bac
     assert (sample.nfe, sample.nfe_again) == (2, 0 if revisited else 4)
     (anew,) = sample_all(Engine(tiny, batch=8), [Order(again, Condition(1), choice)])
     assert torch.equal(sample.x, anew.x)
+
+
+def test_noise_that_is_put_back_is_each_recipes_own(tiny: SiTGenerator) -> None:
+    choice = SamplerChoice(method="euler", guidance=1.0)
+    recipes = [
+        Recipe(seed=seed, round=0, index=0).then(
+            Integrate(to=1.0, steps=2), Renoise(to=0.5, round=1, index=0), Integrate(to=1.0, steps=1, round=1)
+        )
+        for seed in (1, 2, 3)
+    ]
+    together = sample_all(Engine(tiny, batch=8), [Order(recipe, Condition(1), choice) for recipe in recipes])
+    for recipe, sample in zip(recipes, together, strict=True):
+        assert torch.equal(make(Engine(tiny, batch=8), recipe, choice).x, sample.x)

@@ -40,6 +40,16 @@ def test_what_goes_on_from_a_state_goes_where_it_was_made_and_the_rest_makes_up_
     assert slots.assign([order(further, known=3)]) == {made[0]: [0]}
 
 
+def test_what_comes_back_to_a_finished_image_goes_where_it_was_made() -> None:
+    slots = Slots(4)
+    finished = [Order(fresh(i), Condition(0), SamplerChoice(), revisited=True) for i in range(4)]
+    (made,) = (slot for slot, places in slots.assign(finished).items() if 2 in places)
+    children = [
+        order(fresh(2).then(Renoise(to=0.3, round=1, index=i), Integrate(to=1.0, steps=2)), known=1) for i in range(4)
+    ]
+    assert slots.assign(children) == {made: [0, 1, 2, 3]}
+
+
 def test_what_is_remembered_is_bounded() -> None:
     slots = Slots(2)
     for first in range(0, REMEMBERED, 64):

@@ -13,7 +13,12 @@ from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.search import base
 from sitsearch.workers.search.algorithms.fk_steering import FkState, FkSteering
 from sitsearch.workers.search.algorithms.random_search import RandomSearch, RandomState
-from sitsearch.workers.search.algorithms.revisit import RevisitSearch, RevisitState
+from sitsearch.workers.search.algorithms.revisit import (
+    MOST_GENERATIONS,
+    RevisitSearch,
+    RevisitState,
+    generations,
+)
 from sitsearch.workers.search.algorithms.rollover import Rollover, RolloverState
 from sitsearch.workers.search.algorithms.successive_halving import HalvingState, SuccessiveHalving
 from sitsearch.workers.search.draws import uniform
@@ -138,9 +143,13 @@ def coarse(steps: int) -> int:
 
 
 def sampling_of(arm: Arm, allowance: base.Allowance, best: base.Scored | None) -> Sampling | None:
-    """How passes of an arm are sampled; None if that cannot be had, or if there is no candidate to begin around."""
+    """How passes of an arm are sampled; None if that cannot be had, or if there is no candidate to begin around.
+
+    One of as many generations as there may be is none.
+    """
     if arm.around:
-        found = None if best is None else allowance.of(best.recipe)
+        begins = best is not None and generations(best.recipe) < MOST_GENERATIONS
+        found = allowance.of(best.recipe) if best is not None and begins else None
     else:
         found = allowance.sampling if arm.method is None else allowance.by(arm.method)
     if found is None or not arm.coarse:
@@ -166,7 +175,7 @@ def begun(name: ArmName, allowance: base.Allowance, number: int, nfe: int, best:
     seed = int(uniform(allowance.seed, SEEDS, number) * 2**53)
     own = base.Allowance(seed=seed, nfe=nfe, keep=1, sampling=sampling)
     state = arm.kind.search.init(own, arm.kind.search.Options.model_validate(arm.options))
-    if isinstance(state, RevisitState):
+    if arm.around:
         # its draws are named by the candidate's own seed, so that its rounds must be no other pass's
         state = state.model_copy(update={"parent": best, "round": (number + 1) * ROUNDS_OF_A_PASS})
     made: Pass = arm.kind(arm=name, state=state)

@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -55,7 +55,7 @@ class AutoOptions(base.Options):
     arms: tuple[ArmName, ...] = Field(
         tuple(ARMS), min_length=1, max_length=len(ARMS), description="searches that it may choose from"
     )
-    priors: dict[ArmName, float] = Field(
+    priors: dict[ArmName, Annotated[float, Field(ge=-100, le=100)]] = Field(
         {},
         description="what a first pass gains on random search, in standard deviations; what is left out: as measured",
     )
@@ -70,7 +70,8 @@ class Tried(Schema):
         arm: its name.
         passes: of it that ended.
         best: the best candidate that they found.
-        nfe, found: of each pass, what it took and its best score.
+        nfe, found: of each of the last passes, what it took and its best score. One around earlier candidates took all
+            that was spent to find them.
     """
 
     arm: ArmName
@@ -88,6 +89,9 @@ class AutoState(base.State):
         seen: the first of them, with their scores.
         best: the best finished candidate, which may be searched around.
         tried: of every arm that has ended a pass.
+        standing: of the same arms, how far their best is above the random candidates' mean, in standard deviations: as
+            it was told, for what is begun must not depend on when scores are brought up to date.
+        random_nfe: what random candidates took.
         begun: passes begun so far.
         passes: those under way.
         draws: random candidates of the round under way.
@@ -98,6 +102,8 @@ class AutoState(base.State):
     seen: tuple[base.Scored, ...] = ()
     best: base.Scored | None = None
     tried: tuple[Tried, ...] = ()
+    standing: tuple[tuple[ArmName, float], ...] = ()
+    random_nfe: int = 0
     begun: int = 0
     passes: tuple[Pass, ...] = ()
     draws: int = 0
@@ -121,7 +127,7 @@ class AutoSearch:
         dealt = _dealt(state)
         return {
             "random candidates": _random_share(state),
-            "NFE of a pass": nfe_of_pass(allowance) if dealt.passes else 0,
+            "NFE of a pass": dealt.passes[0].left if dealt.passes else 0,
             "passes at once": _at_once(state),
             "first": tuple(part.arm for part in dealt.passes) or ("random",),
         }
@@ -139,8 +145,9 @@ class AutoSearch:
         dealt = _dealt(state)
         proposals = [state.propose(0, _drawn(dealt, dealt.drawn + place)) for place in range(dealt.draws)]
         proposals += [proposal for part in dealt.passes for proposal in part.ask()]
+        back = "revisit" in state.options.arms
         return tuple(
-            proposal.model_copy(update={"id": f"{state.round}-{place}", "revisited": proposal.recipe.finished})
+            proposal.model_copy(update={"id": f"{state.round}-{place}", "revisited": proposal.recipe.finished and back})
             for place, proposal in enumerate(proposals)
         )
 
@@ -157,13 +164,17 @@ class AutoSearch:
             if part.ask():
                 passes.append(part)
             elif part.best is not None:
-                tried[part.arm] = _with(tried.get(part.arm), part.arm, part.best, part.state.spent)
+                took = told.spent if ARMS[part.arm].around else part.state.spent
+                tried[part.arm] = _with(tried.get(part.arm), part.arm, part.best, took)
         ended = [base.Scored(recipe=c.recipe, score=base.score_of(c)) for c in candidates if c.recipe.finished]
         best = max([*([state.best] if state.best else []), *ended], key=lambda scored: scored.score, default=None)
+        seen = (*state.seen, *drawn)[:REMEMBERED]
         return told.model_copy(
             update={
                 "drawn": state.drawn + dealt.draws,
-                "seen": (*state.seen, *drawn)[:REMEMBERED],
+                "random_nfe": state.random_nfe + sum(c.nfe for c in candidates[: dealt.draws]),
+                "seen": seen,
+                "standing": _standing(seen, tried.values()),
                 "best": best,
                 "tried": tuple(tried.values()),
                 "begun": dealt.begun,
@@ -218,7 +229,7 @@ def _dealt(state: AutoState) -> AutoState:
         passes.append(part)
         number, left = number + 1, left - given
     if passes:
-        others = state.spent - state.drawn * whole + sum(part.left for part in passes)
+        others = state.spent - state.random_nfe + sum(part.left for part in passes)
         in_step = math.ceil(share / (1 - share) * others / whole) if share < 1 else 0
         draws = max(0, min(in_step - state.drawn, left // whole))
     else:
@@ -226,12 +237,10 @@ def _dealt(state: AutoState) -> AutoState:
     return state.model_copy(update={"passes": tuple(passes), "begun": number, "draws": draws})
 
 
-def _next_pass(state: AutoState, passes: Sequence[Any], number: int, nfe: int) -> Any:
+def _next_pass(state: AutoState, passes: Sequence[Pass], number: int, nfe: int) -> Pass | None:
     """A pass of MaxUCB's choice among the arms that can begin one; None if none can."""
     under_way = [part.arm for part in passes]
-    scores = [scored.score for scored in state.seen]
-    mean, unit = (statistics.fmean(scores), statistics.pstdev(scores) or 1.0) if scores else (0.0, 1.0)
-    found = {arm.arm: (arm.best.score - mean) / unit for arm in state.tried}
+    found = dict(state.standing)
     counts = {arm.arm: arm.passes for arm in state.tried}
     prior = {name: state.options.priors.get(name, ARMS[name].prior) for name in ARMS}
     # where the arms that were tried are, in relation to their priors, those that were not are taken to be as well
@@ -244,9 +253,16 @@ def _next_pass(state: AutoState, passes: Sequence[Any], number: int, nfe: int) -
 
     for name in sorted(state.options.arms, key=index, reverse=True):  # stable: the first of equals is ahead
         part = begun(name, state.allowance, number, nfe, state.best)
-        if part is not None:
+        if part is not None and part.ask():
             return part
     return None
+
+
+def _standing(seen: Sequence[base.Scored], tried: Iterable[Tried]) -> tuple[tuple[ArmName, float], ...]:
+    """How far the arms' best are above the random candidates' mean, in standard deviations."""
+    scores = [scored.score for scored in seen]
+    mean, unit = (statistics.fmean(scores), statistics.pstdev(scores) or 1.0) if scores else (0.0, 1.0)
+    return tuple((arm.arm, (arm.best.score - mean) / unit) for arm in tried)
 
 
 def _with(tried: Tried | None, arm: ArmName, best: base.Scored, nfe: int) -> Tried:
@@ -257,6 +273,6 @@ def _with(tried: Tried | None, arm: ArmName, best: base.Scored, nfe: int) -> Tri
         arm=arm,
         passes=tried.passes + 1,
         best=max(tried.best, best, key=lambda scored: scored.score),
-        nfe=(*tried.nfe, nfe),
-        found=(*tried.found, best.score),
+        nfe=(*tried.nfe, nfe)[-REMEMBERED:],
+        found=(*tried.found, best.score)[-REMEMBERED:],
     )

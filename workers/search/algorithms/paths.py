@@ -20,6 +20,11 @@ the final score that the score of D at that time predicts (see `workers/search/c
 that were finished); but for the best one, those whose quantile is below the best image so far are left. A trajectory
 that goes on as a path is another candidate once it is finished: its copies are made from where it halted.
 
+For what it is worse: on prompts of attributes (docs/study) it is level with random search at 480 NFE and below it at
+1,920, by 0.09 of CLIPScore (95% interval 0.01 to 0.17). At the paper's noise levels a copy goes back to t = 0.11, where
+little is left of its path, so that a pass chooses among nearly fresh trajectories and takes the NFE of three for each;
+less noise did worse still.
+
 The scaling axis is M. Unless `branches` names it, the budget goes to equal passes of at most `MOST` copies a round, the
 paper's 2 x 32, and N grows with them to the paper's 2. The N noises compete with nobody, yet are scored where they
 halt, as every candidate is: N NFE.

@@ -8,7 +8,8 @@ arXiv 2108.01073): little of it after much noise, nearly all after little. Here 
    end with noise of their own, for the fraction 1 - t of a trajectory's NFE;
 3. the best child becomes the parent if it is better; 2 is repeated with the next time of `times`, in turns.
 
-After `restart_after` rounds without a gain another walk begins at 1; the best of all walks is what is kept. Search over
+After `restart_after` rounds without a gain, or after 24 generations, another walk begins at 1; the best of all walks is
+what is kept. Search over
 paths puts noise back as well, but into trajectories that are under way to t = 1, and moves on to later times whatever
 the scores; evolutionary search mutates states by as much as a step of the SDE would.
 
@@ -43,7 +44,7 @@ class RevisitOptions(base.Options):
         (0.2, 0.4, 0.6, 0.8), min_length=1, max_length=100, description="times t to which noise is put back, in turns"
     )
     restart_after: int | None = Field(
-        12, ge=1, description="rounds without a gain after which another walk begins; null: never"
+        12, ge=1, description="rounds without a gain after which another walk begins; null: only after 24 generations"
     )
 
     @model_validator(mode="after")
@@ -122,7 +123,7 @@ class RevisitSearch:
             return told.model_copy(update={"parent": best, "turn": 0, "idle": 0})
         gained = best.score > state.parent.score
         idle, parent = (0, best) if gained else (state.idle + 1, state.parent)
-        if idle == state.options.restart_after or _generations(parent.recipe) >= MOST_GENERATIONS:
+        if idle == state.options.restart_after or generations(parent.recipe) >= MOST_GENERATIONS:
             return told.model_copy(update={"parent": None, "turn": 0, "idle": 0})
         return told.model_copy(update={"parent": parent, "turn": state.turn + 1, "idle": idle})
 
@@ -143,5 +144,6 @@ def _kept(proposal: base.Proposal) -> base.Proposal:
     return proposal.model_copy(update={"revisited": True})
 
 
-def _generations(recipe: Recipe) -> int:
+def generations(recipe: Recipe) -> int:
+    """How often noise was put back in it."""
     return sum(isinstance(op, Renoise) for op in recipe.ops)

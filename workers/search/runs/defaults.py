@@ -25,12 +25,13 @@ def with_sampler(request: GenerateRequest, default: SamplerChoice, methods: Iter
     """
     given = {name: getattr(request.sampler, name) for name in request.sampler.model_fields_set}
     search = ALGORITHMS.get(request.search.algorithm)
-    noise = dict(noise_for(search, given.get("steps", default.steps))) if search else {}
+    noise = dict(noise_for(search)) if search else {}
     stochastic = [method.name for method in methods if method.stochastic]
     method = given.get("method", default.method)
     if search and search.stochastic and "method" not in given and method not in stochastic and stochastic:
         method = given["method"] = noise["method"] if noise.get("method") in stochastic else stochastic[0]
-    if noise.pop("method", method) == method:
+    named = "method" in request.sampler.model_fields_set and method in stochastic
+    if noise.pop("method", method) == method and not named:
         given = noise | given
     return request.model_copy(update={"sampler": default.model_copy(update=given)})
 

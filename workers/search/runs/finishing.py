@@ -10,22 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
-from sitsearch.workers.search.base import Proposal
-from sitsearch.workers.search.sampling import Sampling
+from sitsearch.workers.search.base import Allowance, Proposal
 
 #: The draws of these trajectories have indices from here on, so that a search that is extended never draws them again.
 FIRST_INDEX = 2**32
 
 
 def finishing(
-    top: Sequence[Recipe], count: int, sampling: Sampling, *, seed: int, round: int, room: int
+    top: Sequence[Recipe], count: int, allowance: Allowance, *, seed: int, round: int, room: int
 ) -> tuple[Proposal, ...]:
     """What makes `count` finished images of the best candidates.
 
     Args:
         top: the best candidates, best first, at most `count`.
         count: finished images that are wanted.
-        sampling: how the search samples.
+        allowance: says how the search samples.
         seed: the request's.
         round: of the run; it names the proposals and their draws.
         room: NFE that they may cost in all; what does not fit is left out.
@@ -33,6 +32,7 @@ def finishing(
     proposals: list[Proposal] = []
 
     def propose(recipe: Recipe, index: int, *, evaluated: bool) -> None:
+        sampling = allowance.of(recipe)
         recipe, known = recipe.then(sampling.to_end(recipe.time, round=round, index=index)), len(recipe.ops)
         nfe = sampling.cost(recipe, known, evaluated=evaluated)
         if sum(proposal.nfe for proposal in proposals) + nfe <= room:
@@ -43,10 +43,10 @@ def finishing(
     gone_on = {recipe.prefix(place) for recipe in top for place in _integrations(recipe)}
     for index, recipe in enumerate(top):
         # one that another of them comes from would be that other's image, or its twin
-        if not recipe.finished and recipe not in gone_on and recipe.method == sampling.named:
+        if not recipe.finished and recipe not in gone_on:
             propose(recipe, FIRST_INDEX + index, evaluated=True)
     for index in range(FIRST_INDEX + len(top), FIRST_INDEX + len(top) + missing - len(proposals)):
-        propose(Recipe(seed=seed, round=round, index=index, method=sampling.named), index, evaluated=False)
+        propose(Recipe(seed=seed, round=round, index=index), index, evaluated=False)
     return tuple(proposals)
 
 

@@ -69,7 +69,7 @@ class SearchRun(WithAccounts):
         self._state = self._search.init(allowance, options_of(self._search, request.search))
         self._accounts, self._audits = Accounts(request), Audits(request.auditors)
         self._winners = Winners(request, allowance)
-        self._aim = None if request.stop.target is None else Aim(request.stop.target)
+        self._aim = None if request.stop.target is None else Aim(request.stop.target, self.sampling.steps)
         self._told: tuple[Candidate, ...] = ()
         self._count = 0
         self._owed = 0  # NFE that finishing took of what the search may spend, until an extension makes up for it
@@ -301,7 +301,7 @@ class SearchRun(WithAccounts):
         return finishing(
             [candidate.recipe for candidate in self._winners.top],
             self.request.num_images,
-            self._state.sampling,
+            self._state.allowance,
             seed=self.request.seed,
             round=self.rounds,
             room=self._state.left - self._owed,

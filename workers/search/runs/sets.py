@@ -48,7 +48,9 @@ class ManyRun(WithAccounts, ABC):
     to_choose: tuple[Candidate, ...] = ()
 
     def __init__(self, request: GenerateRequest, method: SamplerOffer) -> None:
+        options = request.search.options if request.search.algorithm == "auto" else {}
         for field, wrong in (
+            *((f"search.{name}", True) for name in options),
             ("search.algorithm", request.search.algorithm not in ("random", "auto")),
             ("sampler.final_steps", request.sampler.final_steps is not None),
             ("num_images", request.num_images != 1),

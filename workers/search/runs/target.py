@@ -40,10 +40,11 @@ class Aim:
 
     Args:
         target: the request's.
+        steps: of a whole trajectory.
     """
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
+    def __init__(self, target: Target, steps: int) -> None:
+        self._target, self._steps = target, steps
         self._drawn = self._finished = Seen()
         self._reached = 0  # of those drawn
         self._nfe = 0
@@ -54,7 +55,7 @@ class Aim:
             self._nfe += candidate.nfe
             if candidate.recipe.finished:
                 self._finished = self._finished.told(score, candidate.nfe, keep=0)
-            if drawn(candidate.recipe):
+            if drawn(candidate.recipe, self._steps):
                 self._drawn = self._drawn.told(score, candidate.nfe, keep=0)
                 self._reached += score >= self._target.score
 
@@ -94,12 +95,12 @@ class Aim:
         )
 
 
-def drawn(recipe: Recipe) -> bool:
-    """A start noise that was integrated to t = 1 in one go, by the request's own method: an independent draw."""
+def drawn(recipe: Recipe, steps: int) -> bool:
+    """It is as `random` draws: of so many steps from fresh noise to the end, by the request's own method."""
     if recipe.method is not None or len(recipe.ops) != 1:
         return False
     (op,) = recipe.ops
-    return isinstance(op, Integrate) and op.to == 1 and not op.nudges
+    return isinstance(op, Integrate) and op.to == 1 and op.steps == steps and not op.nudges
 
 
 def probability(seen: Seen, target: float, *, reached: int, independent: bool) -> float | None:

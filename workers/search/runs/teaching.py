@@ -6,7 +6,6 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.jobs.request import StopRules
 from sitsearch.workers.search.algorithms.auto import AutoState, Tried
 from sitsearch.workers.search.bests import expected_best, mean_best
@@ -15,6 +14,7 @@ from sitsearch.workers.search.lessons.priors import as_it_comes
 from sitsearch.workers.search.lessons.record import BEYOND, MOST_GAIN, Drawn, Lesson, Sums
 from sitsearch.workers.search.runs.run import SearchRun
 from sitsearch.workers.search.runs.start import Run
+from sitsearch.workers.search.runs.target import drawn
 
 #: Random candidates of a search without which they tell nothing.
 LEAST_DRAWN = 8
@@ -36,7 +36,7 @@ def lesson_of(run: Run) -> Lesson | None:
     trajectories = (run.usage.nfe_search + run.usage.nfe_finish) // whole
     if not finished or trajectories < 1:
         return None
-    drawn = [score for recipe, score in finished.items() if is_plain(recipe, run.sampling.steps)]
+    random = [score for recipe, score in finished.items() if drawn(recipe, run.sampling.steps)]
     state, found = run.state, max(finished.values())
     tried = state.tried if isinstance(state, AutoState) else ()
     return Lesson(
@@ -45,20 +45,12 @@ def lesson_of(run: Run) -> Lesson | None:
         algorithm=request.search.algorithm,
         trajectories=trajectories,
         found=found,
-        drawn=drawn_of(drawn),
-        gain=None if request.search.algorithm == "random" else gain_of(found, drawn, trajectories),
+        drawn=drawn_of(random),
+        gain=None if request.search.algorithm == "random" else gain_of(found, random, trajectories),
         own_options=not as_it_comes(request.search),
-        arms={arm.arm: gains for arm in tried if (gains := _gains(arm, drawn, whole)).n},
+        arms={arm.arm: gains for arm in tried if (gains := _gains(arm, random, whole)).n},
         marks=state.known.marks if isinstance(state, CalibratedState) else (),
     )
-
-
-def is_plain(recipe: Recipe, steps: int) -> bool:
-    """It is as `random` draws: of so many steps from fresh noise to the end, by the request's own method."""
-    if recipe.method is not None or len(recipe.ops) != 1:
-        return False
-    (op,) = recipe.ops
-    return isinstance(op, Integrate) and op.to == 1 and op.steps == steps and not op.nudges
 
 
 def drawn_of(scores: Sequence[float]) -> Drawn | None:

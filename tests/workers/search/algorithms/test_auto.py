@@ -9,6 +9,8 @@ import pytest
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.search.algorithms.arms import ARMS, coarse
 from sitsearch.workers.search.algorithms.auto import AutoState
+from sitsearch.workers.search.algorithms.revisit import MOST_GENERATIONS, generations
+from sitsearch.workers.search.base import remembered, rescored
 from sitsearch.workers.search.registry import ALGORITHMS
 from tests.workers.search.toy import allowance_of, evaluate, finish, first_state, request, rugged, start, states
 
@@ -128,3 +130,35 @@ def test_coarse_trajectories_have_a_quarter_of_the_steps_and_four_at_least(steps
 
 def test_every_arm_can_be_begun() -> None:
     assert set(ARMS) == set(AUTO.Options().arms)
+
+
+def test_what_is_begun_does_not_depend_on_when_scores_are_brought_up_to_date() -> None:
+    """An ensemble's scores change when others are seen: between `ask` and `tell` too."""
+    for state in states(request("auto", nfe=4000, sampler=SAMPLER)):
+        changed = rescored(state, {recipe: -rugged(recipe) for recipe in remembered(state)})
+        assert changed.tried == () or changed != state
+        assert [(p.recipe, p.nfe) for p in AUTO.ask(changed)] == [(p.recipe, p.nfe) for p in AUTO.ask(state)]
+
+
+@pytest.mark.parametrize("rule", ["rank", "zscore"])
+@pytest.mark.parametrize("seed", range(6))
+def test_an_ensemble_leaves_the_budget_a_hard_cap(rule: str, seed: int) -> None:
+    ensemble = {"name": "ensemble", "members": ["one", "other"], "rule": rule}
+    run = start(request("auto", nfe=3000, sampler=SAMPLER, seed=seed, verifier=ensemble))
+    while proposals := run.ask():
+        told = evaluate(proposals, run.phase)
+        run.tell([c.model_copy(update={"scores": {"one": rugged(c.recipe), "other": len(c.id)}}) for c in told])
+    assert 3000 - 20 < run.progress.nfe_spent <= 3000
+
+
+def test_an_arm_whose_trajectories_are_beyond_a_pass_is_passed_over() -> None:
+    for nfe, inner in ((1000, 16), (300, 8)):
+        run, _ = told(request("auto", nfe=nfe, sampler=SAMPLER | {"inner": inner}, search={"algorithm": "auto"}))
+        assert nfe - 20 < run.progress.nfe_spent <= nfe
+
+
+def test_nothing_is_revisited_beyond_its_generations() -> None:
+    options = {"algorithm": "auto", "arms": ["revisit", "random"], "priors": {"revisit": 9.0}}
+    asked = request("auto", nfe=6000, sampler={"method": "euler", "steps": 4}, search=options)
+    _, found = told(asked, score=lambda recipe: float(len(recipe.ops)))
+    assert max(generations(c.recipe) for c in found) == MOST_GENERATIONS

@@ -126,7 +126,7 @@ def test_how_many_candidates_it_takes_is_geometric() -> None:
 
 def test_only_uncut_trajectories_from_plain_noise_are_independent_draws() -> None:
     noise, whole = Recipe(seed=1, round=0, index=0), Integrate(to=1.0, steps=5)
-    assert drawn(noise.then(whole))
+    assert drawn(noise.then(whole), 5)
     for other in (
         noise,
         noise.then(Integrate(to=0.5, steps=3)),
@@ -135,7 +135,7 @@ def test_only_uncut_trajectories_from_plain_noise_are_independent_draws() -> Non
         noise.then(whole.model_copy(update={"nudges": (Nudge(round=0, index=0, radius=0.1),)})),
         noise.model_copy(update={"method": "euler_maruyama"}).then(whole),
     ):
-        assert not drawn(other)
+        assert not drawn(other, 5)
 
 
 def test_of_few_candidates_nothing_is_told() -> None:

@@ -20,6 +20,7 @@ METHODS = {
         SamplerOffer(name="euler", evaluations_per_step=1),
         SamplerOffer(name="heun", evaluations_per_step=2),
         SamplerOffer(name="euler_maruyama", evaluations_per_step=1, stochastic=True),
+        SamplerOffer(name="glass", evaluations_per_step=1, stochastic=True, inner=True),
         SamplerOffer(name="heun_sde", evaluations_per_step=2, stochastic=True, noise_first=True),
     )
 }

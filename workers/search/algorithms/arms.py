@@ -24,10 +24,8 @@ from sitsearch.workers.search.algorithms.successive_halving import HalvingState,
 from sitsearch.workers.search.draws import uniform
 from sitsearch.workers.search.sampling import Sampling
 
-ArmName = Literal["random", "particles", "rollover", "particles_dense", "halving", "revisit"]
+ArmName = Literal["random", "rollover", "particles", "halving", "revisit"]
 
-#: Coarse trajectories have a fraction of the steps, and not fewer than these.
-COARSER, LEAST_STEPS = 4, 4
 #: Draws of the seeds of passes; the searches' own draws have rounds below it.
 SEEDS = 2**40
 #: Rounds of a pass around earlier candidates, which share their seed: no two passes draw the same neighbours.
@@ -83,7 +81,7 @@ class FunnelPass(_Pass):
     """Of Feynman-Kac steering."""
 
     search: ClassVar[base.Search[Any]] = FkSteering()
-    arm: Literal["particles", "particles_dense"]
+    arm: Literal["particles"]
     state: FkState
 
 
@@ -114,7 +112,6 @@ class Arm:
         kind: of its passes.
         prior: what a pass gains on random search of the same NFE, in standard deviations of the scores.
         method: the sampling method that it needs; None is the request's own.
-        coarse: it samples in `coarse` steps.
         around: its passes begin at the best candidates so far.
         options: of its search, where they are not the defaults.
     """
@@ -122,24 +119,17 @@ class Arm:
     kind: type[Any]
     prior: float
     method: str | None = None
-    coarse: bool = False
     around: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 ARMS: dict[ArmName, Arm] = {
     "random": Arm(RandomPass, 0.0),
-    "particles": Arm(FunnelPass, 1.0, method="euler_maruyama", coarse=True, options={"funnel": 1.0}),
-    "rollover": Arm(RolloverPass, 0.9, method="glass"),
-    "particles_dense": Arm(FunnelPass, 0.6, method="glass"),
+    "rollover": Arm(RolloverPass, 1.0, method="glass"),
+    "particles": Arm(FunnelPass, 0.7, method="glass"),
     "halving": Arm(HalvingPass, 0.4),
-    "revisit": Arm(RevisitPass, 0.8, coarse=True, around=True, options={"restart_after": None}),
+    "revisit": Arm(RevisitPass, 0.6, around=True, options={"restart_after": None}),
 }
-
-
-def coarse(steps: int) -> int:
-    """Steps of a trajectory that is sampled coarsely: a quarter of the request's, at least four."""
-    return min(steps, max(LEAST_STEPS, round(steps / COARSER)))
 
 
 def sampling_of(arm: Arm, allowance: base.Allowance, best: base.Scored | None) -> Sampling | None:
@@ -147,15 +137,11 @@ def sampling_of(arm: Arm, allowance: base.Allowance, best: base.Scored | None) -
 
     One of as many generations as there may be is none.
     """
-    if arm.around:
-        begins = best is not None and generations(best.recipe) < MOST_GENERATIONS
-        found = allowance.of(best.recipe) if best is not None and begins else None
-    else:
-        found = allowance.sampling if arm.method is None else allowance.by(arm.method)
-    if found is None or not arm.coarse:
-        return found
-    choice = found.choice.model_copy(update={"steps": coarse(found.choice.steps)})
-    return found.model_copy(update={"choice": choice})
+    if not arm.around:
+        return allowance.sampling if arm.method is None else allowance.by(arm.method)
+    if best is None or generations(best.recipe) >= MOST_GENERATIONS:
+        return None
+    return allowance.of(best.recipe)
 
 
 def begun(name: ArmName, allowance: base.Allowance, number: int, nfe: int, best: base.Scored | None) -> Pass | None:

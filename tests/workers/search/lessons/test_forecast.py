@@ -93,7 +93,7 @@ def test_scores_of_an_ensemble_are_not_foretold() -> None:
 
 def test_the_automatic_search_says_what_it_intends() -> None:
     found = told("auto", known={}, search={"algorithm": "auto", "priors": {"halving": 1.5}})
-    assert [(arm.arm, arm.prior) for arm in found.arms][:2] == [("halving", 1.5), ("particles", 1.0)]
+    assert [(arm.arm, arm.prior) for arm in found.arms][:2] == [("halving", 1.5), ("rollover", 1.0)]
     assert found.share == 0.125 and found.random is None
     assert "12.5% of the NFE to random search" in found.explanation[0] and "halving +1.50" in found.explanation[0]
     steps = told("auto", known={}, sampler={"final_steps": 8})

@@ -108,6 +108,10 @@ class State(Schema):
         """A new start noise, named by this round and `index`."""
         return Recipe(seed=self.allowance.seed, round=self.round, index=index, method=self.sampling.named)
 
+    def trajectory(self, index: int) -> Recipe:
+        """The same noise, integrated to the end in one go."""
+        return self.fresh(index).then(self.sampling.to_end(round=self.round, index=index))
+
 
 class Scored(Schema):
     """A candidate that a search remembers, with its score.
@@ -212,6 +216,11 @@ def score_of(candidate: Candidate) -> float:
     """The score that selects: searches are told candidates with exactly one."""
     (score,) = candidate.scores.values()
     return score
+
+
+def scored(candidate: Candidate) -> Scored:
+    """A candidate as a search remembers it."""
+    return Scored(recipe=candidate.recipe, score=score_of(candidate))
 
 
 def check_told(proposals: Sequence[Proposal], candidates: Sequence[Candidate]) -> None:

@@ -49,10 +49,8 @@ class PassState(State):
 
     def plain(self) -> tuple[Proposal, ...]:
         """Trajectories from fresh noise to the end, as many as fit, at most `PLAIN_ROUND`."""
-        count, end = min(PLAIN_ROUND, self.left // self.sampling.whole), self.sampling.to_end
-        return tuple(
-            self.propose(index, self.fresh(index).then(end(round=self.round, index=index))) for index in range(count)
-        )
+        count = min(PLAIN_ROUND, self.left // self.sampling.whole)
+        return tuple(self.propose(index, self.trajectory(index)) for index in range(count))
 
 
 P = TypeVar("P", bound=PassState)

@@ -56,7 +56,7 @@ class _Pass(Schema):
     def tell(self, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]) -> Any:
         """The pass after that; the candidates may have other ids."""
         own = [c.model_copy(update={"id": p.id}) for p, c in zip(proposals, candidates, strict=True)]
-        found = [base.Scored(recipe=c.recipe, score=base.score_of(c)) for c in own if c.recipe.finished]
+        found = [base.scored(c) for c in own if c.recipe.finished]
         best = max([*([self.best] if self.best else []), *found], key=lambda scored: scored.score, default=None)
         return self.model_copy(update={"state": self.search.tell(self.state, proposals, own), "best": best})
 

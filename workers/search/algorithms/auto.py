@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -94,7 +94,6 @@ class AutoState(base.State):
         random_nfe: what random candidates took.
         begun: passes begun so far.
         passes: those under way.
-        draws: random candidates of the round under way.
     """
 
     options: AutoOptions
@@ -106,7 +105,20 @@ class AutoState(base.State):
     random_nfe: int = 0
     begun: int = 0
     passes: tuple[Pass, ...] = ()
-    draws: int = 0
+
+
+class Dealt(NamedTuple):
+    """What is done next: random candidates, and passes, of which some may be new.
+
+    Attributes:
+        draws: random candidates.
+        passes: those under way.
+        begun: passes begun so far, with the new ones.
+    """
+
+    draws: int
+    passes: tuple[Pass, ...]
+    begun: int
 
 
 class AutoSearch:
@@ -143,7 +155,7 @@ class AutoSearch:
     def ask(self, state: AutoState) -> tuple[base.Proposal, ...]:
         """What the passes under way want next, and the random candidates that go with them."""
         dealt = _dealt(state)
-        proposals = [state.propose(0, _drawn(dealt, dealt.drawn + place)) for place in range(dealt.draws)]
+        proposals = [state.propose(0, _drawn(state, state.drawn + place)) for place in range(dealt.draws)]
         proposals += [proposal for part in dealt.passes for proposal in part.ask()]
         back = "revisit" in state.options.arms
         return tuple(
@@ -155,7 +167,7 @@ class AutoSearch:
         """Hand to each pass what it asked for; the passes that are over become the bandit's experience."""
         told = base.advance(state, proposals, candidates)
         dealt = _dealt(state)
-        drawn = [base.Scored(recipe=c.recipe, score=base.score_of(c)) for c in candidates[: dealt.draws]]
+        drawn = [base.scored(c) for c in candidates[: dealt.draws]]
         passes, tried, place = [], {arm.arm: arm for arm in state.tried}, dealt.draws
         for part in dealt.passes:
             asked = part.ask()
@@ -166,7 +178,7 @@ class AutoSearch:
             elif part.best is not None:
                 took = told.spent if ARMS[part.arm].around else part.state.spent
                 tried[part.arm] = _with(tried.get(part.arm), part.arm, part.best, took)
-        ended = [base.Scored(recipe=c.recipe, score=base.score_of(c)) for c in candidates if c.recipe.finished]
+        ended = [base.scored(c) for c in candidates if c.recipe.finished]
         best = max([*([state.best] if state.best else []), *ended], key=lambda scored: scored.score, default=None)
         seen = (*state.seen, *drawn)[:REMEMBERED]
         return told.model_copy(
@@ -179,7 +191,6 @@ class AutoSearch:
                 "tried": tuple(tried.values()),
                 "begun": dealt.begun,
                 "passes": tuple(passes),
-                "draws": 0,
             }
         )
 
@@ -208,8 +219,8 @@ def _drawn(state: AutoState, number: int) -> Recipe:
     return noise.then(state.sampling.to_end(round=round, index=index))
 
 
-def _dealt(state: AutoState) -> AutoState:
-    """The state with what is done next: random candidates, and new passes where too few are under way.
+def _dealt(state: AutoState) -> Dealt:
+    """What is done next: random candidates, and new passes where too few are under way.
 
     Random candidates keep step with what is given to passes, so that their share is kept wherever the search ends. What
     no pass fits into is random search too.
@@ -234,7 +245,7 @@ def _dealt(state: AutoState) -> AutoState:
         draws = max(0, min(in_step - state.drawn, left // whole))
     else:
         draws = min(DRAWN_TOGETHER, left // whole)
-    return state.model_copy(update={"passes": tuple(passes), "begun": number, "draws": draws})
+    return Dealt(draws, tuple(passes), number)
 
 
 def _next_pass(state: AutoState, passes: Sequence[Pass], number: int, nfe: int) -> Pass | None:

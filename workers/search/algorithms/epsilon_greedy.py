@@ -118,7 +118,7 @@ class EpsilonGreedy:
             return _begin_step(told, best.recipe)
         pivot = state.pivot
         if pivot is None or base.score_of(best) > pivot.score:
-            pivot = base.Scored(recipe=best.recipe, score=base.score_of(best))
+            pivot = base.scored(best)
         if state.done + 1 == state.rounds:
             return _begin_step(told, pivot.recipe)
         return told.model_copy(update={"pivot": pivot, "done": state.done + 1})

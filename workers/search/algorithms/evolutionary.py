@@ -134,7 +134,7 @@ class EvoSearch:
         """Add the generation to the pool."""
         sizes = state.sizes if state.pool else _plan(state, breeding_steps(state.options, state.sampling))
         told = advance_pass(state, proposals, candidates, sizes=sizes[1:])
-        members = (base.Scored(recipe=c.recipe, score=base.score_of(c)) for c in candidates)
+        members = (base.scored(c) for c in candidates)
         return told.model_copy(update={"pool": (*state.pool, *members) if told.sizes else ()})
 
 

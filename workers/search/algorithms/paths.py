@@ -198,7 +198,7 @@ class PathSearch:
         told = told.model_copy(update={"drawn": state.drawn + len(drawn)})
         if drawn[0].recipe.finished:
             return told.model_copy(update={"known": known, "paths": (), "halted": (), "shape": None})
-        halts = [base.Scored(recipe=c.recipe, score=base.score_of(c)) for c in drawn]
+        halts = [base.scored(c) for c in drawn]
         told = told.model_copy(
             update={
                 "known": known.see(drawn[0].recipe.time, (halt.score for halt in halts)),

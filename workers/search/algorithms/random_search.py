@@ -50,10 +50,7 @@ class RandomSearch:
     def ask(self, state: RandomState) -> tuple[base.Proposal, ...]:
         """The next `round_size` noises, or as many as still fit."""
         count = min(state.round_size, state.left // state.sampling.whole)
-        end = state.sampling.to_end
-        return tuple(
-            state.propose(index, state.fresh(index).then(end(round=state.round, index=index))) for index in range(count)
-        )
+        return tuple(state.propose(index, state.trajectory(index)) for index in range(count))
 
     def tell(
         self, state: RandomState, proposals: Sequence[base.Proposal], candidates: Sequence[Candidate]

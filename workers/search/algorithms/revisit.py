@@ -97,11 +97,7 @@ class RevisitSearch:
         """The fresh noises of a walk, or the parent's children at the next time that the budget buys one at."""
         if state.parent is None:
             count = min(_starts(state.allowance, state.options), state.left // state.sampling.whole)
-            end = state.sampling.to_end
-            return tuple(
-                _kept(state.propose(index, state.fresh(index).then(end(round=state.round, index=index))))
-                for index in range(count)
-            )
+            return tuple(_kept(state.propose(index, state.trajectory(index))) for index in range(count))
         for late in range(len(state.options.times)):
             time = state.options.times[(state.turn + late) % len(state.options.times)]
             proposals = tuple(
@@ -118,7 +114,7 @@ class RevisitSearch:
         """Move on to the best child if it is better; begin another walk where none was for long."""
         told = base.advance(state, proposals, candidates)
         top = max(candidates, key=base.score_of)  # the first of equals
-        best = base.Scored(recipe=top.recipe, score=base.score_of(top))
+        best = base.scored(top)
         if state.parent is None:
             return told.model_copy(update={"parent": best, "turn": 0, "idle": 0})
         gained = best.score > state.parent.score

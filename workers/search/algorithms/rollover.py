@@ -137,7 +137,7 @@ class Rollover:
     ) -> RolloverState:
         """Take the step if a child is accepted at once or the quota is spent."""
         told = advance_pass(state, proposals, candidates)
-        scored = tuple(base.Scored(recipe=c.recipe, score=base.score_of(c)) for c in candidates)
+        scored = tuple(base.scored(c) for c in candidates)
         leader = _best(scored)
         if leader.recipe.finished:
             return told.model_copy(update={"parent": None, "best": None})

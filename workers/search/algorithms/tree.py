@@ -139,7 +139,7 @@ class TreeSearch:
         told = advance_pass(state, proposals, candidates)
         new = []
         for proposal, candidate in zip(proposals, candidates, strict=True):
-            leaf = base.Scored(recipe=candidate.recipe, score=base.score_of(candidate))
+            leaf = base.scored(candidate)
             parent, level = _place(state, proposal) or (None, -1)
             new.append(Rollout(parent=parent, level=level, leaf=leaf))
         rollouts = (*state.rollouts, *new)

@@ -173,7 +173,7 @@ class TrustRegionSearch:
     ) -> TrustRegionState:
         """Adapt the regions to what their proposals scored; the best candidates so far become their centres."""
         told = base.advance(state, proposals, candidates)
-        new = [base.Scored(recipe=c.recipe, score=base.score_of(c)) for c in candidates]
+        new = [base.scored(c) for c in candidates]
         regions = state.regions
         if _lacking(state):
             told = told.model_copy(update={"fresh_told": state.fresh_told + len(new)})

@@ -133,7 +133,7 @@ class ZeroOrderSearch:
         told = base.advance(state, proposals, candidates)
         best = max(candidates, key=base.score_of)  # the first of equals
         if state.pivot is None or base.score_of(best) > state.pivot.score:
-            pivot = base.Scored(recipe=best.recipe, score=base.score_of(best))
+            pivot = base.scored(best)
             angle = state.angle if state.pivot is None else _bounded(state, GROWTH)
             return told.model_copy(update={"pivot": pivot, "idle": 0, "angle": angle})
         idle = state.idle + 1

@@ -14,15 +14,15 @@ from sitsearch.workers.jobs.request import MAX_NFE, GenerateRequest
 #: What a candidate was made for: `search`, what the search proposed; `finish`, what a search that ended early owed: its
 #: best previews carried on to t = 1, and the images that were missing; `final`, the winners at `final_steps`.
 Phase = Literal["search", "finish", "final"]
-#: What ended a search: its budget, a stop rule, or the time.
-StopReason = Literal["budget", "score", "target", "patience", "seconds"]
+#: What ended a search: its budget in NFE or in gradients, a stop rule, or the time.
+StopReason = Literal["budget", "gradients", "score", "target", "patience", "seconds"]
 
 
 class Candidate(Schema):
     """One evaluated trajectory: its recipe, what it cost and how it scored.
 
     A candidate whose recipe ends before t = 1 was scored on its data prediction. `condition` counts the request's
-    conditions.
+    conditions, `gradients` those of a verifier that guided it.
     """
 
     id: str
@@ -32,6 +32,7 @@ class Candidate(Schema):
     scores: dict[str, float]
     phase: Phase = "search"
     condition: int = 0
+    gradients: int = Field(0, exclude_if=lambda gradients: not gradients)
 
 
 class Choice(Schema):
@@ -84,6 +85,7 @@ class CurvePoint(Schema):
 
     nfe: int
     forwards: int
+    gradients: int = Field(0, exclude_if=lambda gradients: not gradients)
     score: float
     scores: dict[str, float] | None = None
 
@@ -123,6 +125,8 @@ class Progress(Schema):
     nfe_budget: int | None = None
     forwards_spent: int = 0
     forwards_budget: int | None = None
+    gradients_spent: int = 0
+    gradients_budget: int | None = None
     round: int = 0
     best_score: float | None = None
     target: TargetProgress | None = None
@@ -130,7 +134,11 @@ class Progress(Schema):
 
 
 class Usage(Schema):
-    """What was spent, by `Phase`. `wasted` was computed again after a fault and is not part of the budget."""
+    """What was spent, by `Phase`. `wasted` was computed again after a fault and is not part of the budget.
+
+    `gradients` are those of a verifier that guided candidates: a forward and a backward pass of it each, and none of
+    the model's network.
+    """
 
     nfe_search: int = 0
     nfe_finish: int = 0
@@ -140,6 +148,10 @@ class Usage(Schema):
     forwards_finish: int = 0
     forwards_final: int = 0
     forwards_wasted: int = 0
+    gradients_search: int = 0
+    gradients_finish: int = 0
+    gradients_final: int = 0
+    gradients_wasted: int = 0
 
 
 class Estimate(Schema):

@@ -11,6 +11,8 @@ models/noise.py), so that no latent ever has to be kept: latents are a cache.
 | `integrate` | x at t | x at a later t, along the sampler's ODE or SDE |
 | `renoise` | x at t | x at an earlier t, by the forward process |
 | `perturb` | x at t | x + s eps, at the same t |
+
+An integration may be guided: by a verifier's gradient, or by samples whose scores are known.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sitsearch.workers.jobs.base import MAX_SEED, MAX_STEPS, Schema
+from sitsearch.workers.jobs.guides import Gradient, Guide, Lookahead
 
 Number = Annotated[int, Field(ge=0)]
 Time = Annotated[float, Field(ge=0, le=1)]
@@ -54,7 +57,8 @@ class Nudge(Schema):
 class Integrate(Schema):
     """Along the sampler's differential equation to a later time, in `steps` steps of its (shifted) time grid.
 
-    An SDE's noises are draws `(round, index)`; `nudges` change the first of them, in order.
+    An SDE's noises are draws `(round, index)`; `nudges` change the first of them, in order. `guide` moves the data
+    prediction on the way.
     """
 
     op: Literal["integrate"] = "integrate"
@@ -63,6 +67,7 @@ class Integrate(Schema):
     round: Number = 0
     index: Number = 0
     nudges: tuple[Nudge, ...] = ()
+    guide: Guide | None = Field(None, exclude_if=lambda guide: guide is None)
 
 
 class Renoise(Schema):
@@ -116,6 +121,11 @@ class Recipe(Schema):
     def finished(self) -> bool:
         """It ends in an image rather than midway."""
         return self.time == 1.0
+
+    @property
+    def guide(self) -> Gradient | Lookahead | None:
+        """What guides its last integration."""
+        return next((op.guide for op in reversed(self.ops) if isinstance(op, Integrate)), None)
 
     @property
     def noise(self) -> Recipe:

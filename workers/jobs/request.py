@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from sitsearch.workers.jobs.base import MAX_SEED, MAX_STEPS, PRIORITIES, Count, Real, Schema
+from sitsearch.workers.jobs.guides import Gradient, GradientOptions
 
 MAX_NFE = 10_000_000
 MAX_IMAGES = 64
@@ -90,10 +100,14 @@ class Condition(Schema):
 
 
 class Budget(Schema):
-    """The hard cap: at least one of `nfe` and `forwards`. A guided evaluation is one NFE and two forwards."""
+    """The hard cap: at least one of `nfe` and `forwards`. A guided evaluation is one NFE and two forwards.
+
+    `gradients` of a verifier (see `GuideChoice`) are counted apart, and have a cap of their own.
+    """
 
     nfe: Annotated[Count, Field(ge=1, le=MAX_NFE)] | None = None
     forwards: Annotated[Count, Field(ge=1, le=2 * MAX_NFE)] | None = None
+    gradients: Annotated[Count, Field(ge=0, le=MAX_NFE)] | None = None
     seconds: Annotated[Real, Field(gt=0, le=86_400)] | None = None
 
     @model_validator(mode="after")
@@ -194,6 +208,26 @@ class SamplerChoice(Schema):
         return 2 if self.guidance != 1 else 1
 
 
+class GuideChoice(GradientOptions):
+    """Guidance of every trajectory by a verifier's gradient; `auto` guides some, where it pays.
+
+    `verifier` may be left to the one that selects, or the first member of an ensemble that can. `unaudited` says that
+    no auditor need look at the winners, though such a search may exploit the verifier's errors. What is not `enabled`
+    is not guided, whatever the algorithm would do: `"off"` for short.
+    """
+
+    enabled: StrictBool = True
+    verifier: VerifierName | None = None
+    unaudited: StrictBool = False
+
+
+def _guide(value: Any) -> Any:
+    """Accept the bare name of the verifier, and `off`."""
+    if isinstance(value, str):
+        return {"enabled": False} if value == "off" else {"verifier": value}
+    return value
+
+
 class Target(Schema):
     """A score to search for; what it is expected to take is told with this `confidence`."""
 
@@ -216,6 +250,7 @@ class GenerateRequest(Schema):
     """The body of `POST /generate`.
 
     Of many conditions, `allocation` shares the budget out evenly, or by what each is expected to gain from more.
+    `guide` has trajectories follow a verifier's gradient; `off` has none, and left open it is the algorithm's choice.
     `diversity` is how much it counts that several images differ: 0 gives the best by score, 1 the most different ones.
     `priority` is the job's share of the samplers in relation to the shares of other jobs.
     """
@@ -232,6 +267,7 @@ class GenerateRequest(Schema):
     auditors: Annotated[tuple[VerifierName, ...], Field(max_length=8)] = ()
     search: Annotated[SearchChoice, _short_form("algorithm")] = SearchChoice()
     sampler: SamplerChoice = SamplerChoice()
+    guide: Annotated[GuideChoice | None, BeforeValidator(_guide)] = None
     stop: StopRules = StopRules()
     priority: Annotated[Real, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = 1.0
 
@@ -258,17 +294,28 @@ class GenerateRequest(Schema):
         return value
 
     @property
+    def gradient(self) -> Gradient | None:
+        """What guides: the guide's verifier must be filled in; None where nothing does."""
+        guide = self.guide
+        if guide is None or not guide.enabled or guide.verifier is None:
+            return None
+        return Gradient.model_validate(guide.model_dump(exclude={"enabled", "unaudited"}))
+
+    @property
     def verifiers(self) -> tuple[tuple[str, str], ...]:
         """The verifiers that are named, each as `(field that names it, name)`."""
         members = self.verifier.members
         named = [("verifier.name", self.verifier.name)] if members is None else []
         named += [(f"verifier.members.{place}", name) for place, name in enumerate(members or ())]
-        return (*named, *((f"auditors.{place}", name) for place, name in enumerate(self.auditors)))
+        named += [(f"auditors.{place}", name) for place, name in enumerate(self.auditors)]
+        return (*named, ("guide.verifier", guide.verifier)) if (guide := self.gradient) else tuple(named)
 
     @model_validator(mode="after")
     def _goes_together(self) -> GenerateRequest:
         if len(set(self.auditors)) != len(self.auditors) or set(self.auditors) & set(self.verifier.names):
             raise ValueError("`auditors` must differ from one another and from what selects")
+        if self.gradient is not None and self.gradient.verifier in self.auditors:
+            raise ValueError("`auditors` must differ from the verifier that guides")
         for rule, given in (("score", self.stop.score), ("target", self.stop.target)):
             if given is not None and self.verifier.members is not None and self.verifier.rule != "gate":
                 raise ValueError(f"`stop.{rule}` does not go with rule {self.verifier.rule!r}: its scores are relative")

@@ -38,6 +38,7 @@ class Proposal(Schema):
         condition: which of the request's conditions it is of, where there are many.
         nfe: what it costs, `Sampling.cost(recipe, known, evaluated)`; an adaptive sampler may take less.
         revisited: a later candidate may go on from its end, although that is a finished image.
+        gradients: of a verifier, that it takes; `Sampling.gradients(recipe, known)`.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Proposal(Schema):
     condition: int = 0
     nfe: int
     revisited: bool = Field(False, exclude_if=lambda revisited: not revisited)
+    gradients: int = Field(0, exclude_if=lambda gradients: not gradients)
 
 
 class Allowance(Schema):
@@ -58,6 +60,8 @@ class Allowance(Schema):
         keep: finished candidates that the request wants; every search must leave at least so many.
         sampling: how trajectories are sampled and what they cost.
         steered: the same by stochastic methods, for searches that use several.
+        guided: both of them guided by a verifier's gradient, for searches that choose what they guide.
+        gradients: of a verifier, that all candidates together may take; None is any number.
     """
 
     seed: int
@@ -65,10 +69,13 @@ class Allowance(Schema):
     keep: int
     sampling: Sampling
     steered: tuple[Sampling, ...] = ()
+    guided: tuple[Sampling, ...] = Field((), exclude_if=lambda guided: not guided)
+    gradients: int | None = Field(None, exclude_if=lambda gradients: gradients is None)
 
     def of(self, recipe: Recipe) -> Sampling:
-        """How a recipe is sampled: by the method that it names, or the request's."""
-        return next((one for one in self.steered if one.named == recipe.method), self.sampling)
+        """How a recipe is sampled: by the method that it names, or the request's, and guided as it is."""
+        by_method = [one for one in (self.sampling, *self.steered, *self.guided) if one.named == recipe.method]
+        return next((one for one in by_method if one.guide == recipe.guide), (by_method or [self.sampling])[0])
 
     def by(self, method: str) -> Sampling | None:
         """The sampling by a method; None if it cannot be had."""
@@ -83,11 +90,13 @@ class State(Schema):
         allowance: what may be spent in all.
         round: tells so far.
         spent: NFE of what was told.
+        gradients: that it took.
     """
 
     allowance: Allowance
     round: int = 0
     spent: int = 0
+    gradients: int = Field(0, exclude_if=lambda gradients: not gradients)
 
     @property
     def left(self) -> int:
@@ -102,7 +111,10 @@ class State(Schema):
     def propose(self, index: int, recipe: Recipe, *, known: int = 0, evaluated: bool = False) -> Proposal:
         """Proposal `index` of this round, with its cost."""
         nfe = self.sampling.cost(recipe, known, evaluated=evaluated)
-        return Proposal(id=f"{self.round}-{index}", recipe=recipe, known=known, evaluated=evaluated, nfe=nfe)
+        gradients = self.sampling.gradients(recipe, known)
+        return Proposal(
+            id=f"{self.round}-{index}", recipe=recipe, known=known, evaluated=evaluated, nfe=nfe, gradients=gradients
+        )
 
     def fresh(self, index: int) -> Recipe:
         """A new start noise, named by this round and `index`."""
@@ -209,7 +221,8 @@ def advance(state: S, proposals: Sequence[Proposal], candidates: Sequence[Candid
     """
     check_told(proposals, candidates)
     spent = state.spent + sum(candidate.nfe for candidate in candidates)
-    return state.model_copy(update={"round": state.round + 1, "spent": spent, **changes})
+    gradients = state.gradients + sum(candidate.gradients for candidate in candidates)
+    return state.model_copy(update={"round": state.round + 1, "spent": spent, "gradients": gradients, **changes})
 
 
 def score_of(candidate: Candidate) -> float:
@@ -232,3 +245,6 @@ def check_told(proposals: Sequence[Proposal], candidates: Sequence[Candidate]) -
             raise SearchError(f"told candidate {candidate.id!r} where {proposal.id!r} was asked for")
         if candidate.nfe > proposal.nfe:
             raise SearchError(f"candidate {candidate.id!r} took {candidate.nfe} NFE, not the planned {proposal.nfe}")
+        if candidate.gradients > proposal.gradients:
+            took = f"{candidate.gradients} gradients, not the planned {proposal.gradients}"
+            raise SearchError(f"candidate {candidate.id!r} took {took}")

@@ -5,9 +5,12 @@ The engine counts what it really evaluates; these counts are what budgets are pl
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from sitsearch.workers.jobs.base import Schema
+from sitsearch.workers.jobs.guides import Gradient, Guide
 from sitsearch.workers.jobs.offer import SamplerOffer
-from sitsearch.workers.jobs.recipe import Integrate, Op, Recipe
+from sitsearch.workers.jobs.recipe import Integrate, Nudge, Op, Recipe
 from sitsearch.workers.jobs.request import SamplerChoice
 
 #: Decimals to which a place on the grid is known.
@@ -23,11 +26,13 @@ class Sampling(Schema):
         method: what the method costs a step.
         choice: the request's settings of it.
         named: the method's name where it is not the one that the request names: its recipes say so.
+        guide: of its integrations.
     """
 
     method: SamplerOffer
     choice: SamplerChoice
     named: str | None = None
+    guide: Guide | None = Field(None, exclude_if=lambda guide: guide is None)
 
     @property
     def steps(self) -> int:
@@ -100,7 +105,41 @@ class Sampling(Schema):
 
     def to_end(self, start: float = 0.0, *, round: int = 0, index: int = 0) -> Integrate:
         """The operation that finishes a trajectory from time `start`."""
-        return Integrate(to=1.0, steps=self.steps_between(start, 1.0), round=round, index=index)
+        return self.integrate(1.0, self.steps_between(start, 1.0), round=round, index=index)
+
+    def integrate(
+        self, to: float, steps: int, *, round: int = 0, index: int = 0, nudges: tuple[Nudge, ...] = ()
+    ) -> Integrate:
+        """The operation that goes on to time `to` in so many steps."""
+        return Integrate(to=to, steps=steps, round=round, index=index, nudges=nudges, guide=self.guide)
+
+    def guided_steps(self, start: float, op: Integrate) -> tuple[int, ...]:
+        """The steps of an integration from `start` that take a verifier's gradient, counted from its first, 0.
+
+        Which of a grid's steps these are does not depend on where a trajectory is cut.
+        """
+        guide = op.guide
+        if not isinstance(guide, Gradient):
+            return ()
+        low, high = guide.interval
+        times = self.grid(start, op)[:-1]
+        return tuple(
+            step for step, t in enumerate(times) if low <= t <= high and round(self.place(t)) % guide.every == 0
+        )
+
+    def gradients(self, recipe: Recipe, known: int = 0) -> int:
+        """Gradients of a verifier that a candidate takes; see `cost`."""
+        starts = [recipe.prefix(position).time for position in range(known, len(recipe.ops))]
+        return sum(
+            len(self.guided_steps(start, op))
+            for start, op in zip(starts, recipe.ops[known:], strict=True)
+            if isinstance(op, Integrate)
+        )
+
+    @property
+    def gradients_whole(self) -> int:
+        """Gradients of a verifier that a whole trajectory takes."""
+        return self.gradients(Recipe(seed=0, round=0, index=0).then(self.to_end()))
 
     def segment(self, op: Integrate) -> int:
         """NFE of one integration, when nothing of it is known before."""

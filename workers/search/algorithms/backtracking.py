@@ -28,7 +28,7 @@ from pydantic import Field, model_validator
 
 from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.job import Candidate
-from sitsearch.workers.jobs.recipe import Integrate, Recipe, Renoise
+from sitsearch.workers.jobs.recipe import Recipe, Renoise
 from sitsearch.workers.search import base
 from sitsearch.workers.search.passes import PassState, advance_pass, least_plain
 from sitsearch.workers.search.sampling import Sampling
@@ -197,7 +197,7 @@ class Marks:
     def onward(self, recipe: Recipe, place: int, round: int, index: int) -> Recipe:
         """From mark `place`, -1 for a start noise, to the next one, or to the end."""
         start, end = (self.steps[place] if place >= 0 else 0), self.steps[place + 1]
-        return recipe.then(Integrate(to=self._sampling.time(end), steps=end - start, round=round, index=index))
+        return recipe.then(self._sampling.integrate(self._sampling.time(end), end - start, round=round, index=index))
 
     def again(self, recipe: Recipe, fresh: Recipe, place: int, round: int, index: int) -> tuple[Recipe, int]:
         """Another way to mark `place` than `recipe`, and how many of the latter's operations are kept.
@@ -207,7 +207,7 @@ class Marks:
         end = self.steps[place]
         back = max(0, end - self._depth)
         start = recipe.then(Renoise(to=self._sampling.time(back), round=round, index=index)) if back else fresh
-        onward = Integrate(to=self._sampling.time(end), steps=end - back, round=round, index=index)
+        onward = self._sampling.integrate(self._sampling.time(end), end - back, round=round, index=index)
         return start.then(onward), len(recipe.ops) if back else 0
 
 

@@ -208,4 +208,4 @@ def _fresh_step(state: EpsilonGreedyState, index: int) -> Integrate:
     """The step with a noise of its own."""
     assert state.parent is not None
     to = state.sampling.time(len(state.parent.ops) + 1)
-    return Integrate(to=to, steps=1, round=state.round, index=index)
+    return state.sampling.integrate(to, 1, round=state.round, index=index)

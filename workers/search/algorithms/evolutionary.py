@@ -223,9 +223,9 @@ def _finish(state: EvoState, times: Sequence[int], start: int, index: int) -> tu
     """From step `start` to the end, with a halt at each later time of the schedule, so that its states are at hand."""
     stops = [start, *(step for step in times if step > start), state.sampling.steps]
     return tuple(
-        Integrate(
-            to=state.sampling.time(end),
-            steps=end - begin,
+        state.sampling.integrate(
+            state.sampling.time(end),
+            end - begin,
             round=state.round,
             index=index * len(stops) + place,  # no two integrations of a round share their noises
         )

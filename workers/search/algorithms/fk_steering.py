@@ -326,7 +326,7 @@ def _segment(state: FkState, points: Sequence[int], done: int, index: int) -> In
     sampling = state.sampling
     start = points[done - 1] if done else 0
     end = points[done] if done < len(points) else sampling.steps
-    return Integrate(to=sampling.time(end), steps=end - start, round=state.round, index=index)
+    return sampling.integrate(sampling.time(end), end - start, round=state.round, index=index)
 
 
 def _pass_counts(state: FkState, points: Sequence[int]) -> tuple[int, ...]:

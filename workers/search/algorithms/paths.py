@@ -41,7 +41,7 @@ from pydantic import Field, model_validator
 
 from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.job import Candidate
-from sitsearch.workers.jobs.recipe import Integrate, Op, Recipe, Renoise
+from sitsearch.workers.jobs.recipe import Op, Recipe, Renoise
 from sitsearch.workers.search import base
 from sitsearch.workers.search.calibration import GLYPHS, CalibratedState, Calibration, Prior, check_ascending
 from sitsearch.workers.search.passes import advance_pass, least_plain
@@ -216,7 +216,9 @@ def _starts(state: PathsState, count: int) -> tuple[base.Proposal, ...]:
     t = _first_halt(state)
     steps = state.sampling.steps_between(0.0, t)
     return tuple(
-        state.propose(index, state.fresh(index).then(Integrate(to=t, steps=steps, round=state.round, index=index)))
+        state.propose(
+            index, state.fresh(index).then(state.sampling.integrate(t, steps, round=state.round, index=index))
+        )
         for index in range(count)
     )
 
@@ -325,5 +327,5 @@ def _copy(state: PathsState, t: float, index: int) -> tuple[Op, Op]:
     steps = state.sampling.steps_between(back, to)
     return (
         Renoise(to=back, round=state.round, index=index),
-        Integrate(to=to, steps=steps, round=state.round, index=index),
+        state.sampling.integrate(to, steps, round=state.round, index=index),
     )

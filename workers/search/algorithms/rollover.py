@@ -228,4 +228,4 @@ def _unit(state: RolloverState) -> int:
 
 def _step(state: RolloverState, step: int, index: int) -> Integrate:
     """Step number `step`, with a noise of its own."""
-    return Integrate(to=state.sampling.time(step + 1), steps=1, round=state.round, index=index)
+    return state.sampling.integrate(state.sampling.time(step + 1), 1, round=state.round, index=index)

@@ -42,7 +42,7 @@ from pydantic import Field, model_validator
 
 from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.job import Candidate
-from sitsearch.workers.jobs.recipe import Integrate, Recipe
+from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.search import base
 from sitsearch.workers.search.calibration import GLYPHS, NORMAL, CalibratedState, Calibration, Prior, check_ascending
 from sitsearch.workers.search.passes import advance_pass, least_plain
@@ -279,7 +279,7 @@ def _stretch(state: HalvingState, marks: Sequence[int], recipe: Recipe, index: i
     done, sampling = len(recipe.ops), state.sampling
     start = marks[done - 1] if done else 0
     end = marks[done] if done < len(marks) else sampling.steps
-    return recipe.then(Integrate(to=sampling.time(end), steps=end - start, round=state.round, index=index))
+    return recipe.then(sampling.integrate(sampling.time(end), end - start, round=state.round, index=index))
 
 
 def _costs(state: HalvingState) -> tuple[int, ...]:

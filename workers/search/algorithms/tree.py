@@ -322,9 +322,9 @@ def _finish(state: TreeState, steps: Sequence[int], level: int, index: int) -> t
     start = steps[level] if level >= 0 else 0
     stops = [start, *(step for step in steps if step > start), state.sampling.steps]
     return tuple(
-        Integrate(
-            to=state.sampling.time(end),
-            steps=end - begin,
+        state.sampling.integrate(
+            state.sampling.time(end),
+            end - begin,
             round=state.round,
             index=index * (len(steps) + 2) + place,  # no two integrations of a round share their noises
         )

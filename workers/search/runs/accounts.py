@@ -23,7 +23,10 @@ class Accounts:
 
     def __init__(self, request: GenerateRequest) -> None:
         self._rows = request.sampler.rows
-        self.progress = Progress(nfe_budget=request.budget.nfe, forwards_budget=request.budget.forwards)
+        budget = request.budget
+        self.progress = Progress(
+            nfe_budget=budget.nfe, forwards_budget=budget.forwards, gradients_budget=budget.gradients
+        )
         self.usage = Usage()
         self._best: Recipe | None = None
         self._nfe_at_best = 0
@@ -51,24 +54,20 @@ class Accounts:
             score: what `best` selects by.
             scores: of the members of an ensemble.
         """
-        nfe, forwards = sum(c.nfe for c in candidates), sum(c.forwards for c in candidates)
-        self.usage = self.usage.model_copy(
-            update={
-                f"nfe_{phase}": getattr(self.usage, f"nfe_{phase}") + nfe,
-                f"forwards_{phase}": getattr(self.usage, f"forwards_{phase}") + forwards,
-            }
-        )
+        took = {unit: sum(getattr(c, unit) for c in candidates) for unit in ("nfe", "forwards", "gradients")}
+        more = {f"{unit}_{phase}": getattr(self.usage, f"{unit}_{phase}") + count for unit, count in took.items()}
+        self.usage = self.usage.model_copy(update=more)
         spent: dict[str, Any] = {
-            "nfe_spent": self.progress.nfe_spent + nfe,
-            "forwards_spent": self.progress.forwards_spent + forwards,
-            "round": self.progress.round + 1,
+            f"{unit}_spent": getattr(self.progress, f"{unit}_spent") + count for unit, count in took.items()
         }
+        spent["round"] = self.progress.round + 1
         if best is not None:
             if best.recipe != self._best:
                 self._best, self._nfe_at_best = best.recipe, self.usage.nfe_search
             point = CurvePoint(
                 nfe=spent["nfe_spent"],
                 forwards=spent["forwards_spent"],
+                gradients=spent["gradients_spent"],
                 score=score,
                 scores=None if scores is None else dict(scores),
             )

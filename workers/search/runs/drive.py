@@ -35,6 +35,8 @@ class Made(Generic[A]):
         nfe, forwards: what each took.
         nfe_again, forwards_again: spent on all of them besides, on states that were no longer at hand.
         previews: `[N, H, W, 3]` uint8, data predictions on the way, for verifiers that need them.
+        gradients: of a verifier, that guided each; empty if none did.
+        gradients_again: as `nfe_again`.
     """
 
     images: A
@@ -43,6 +45,8 @@ class Made(Generic[A]):
     nfe_again: int = 0
     forwards_again: int = 0
     previews: A | None = None
+    gradients: Sequence[int] = ()
+    gradients_again: int = 0
 
 
 class Executor(Protocol[A]):
@@ -155,7 +159,7 @@ async def _round(
     else:
         wanted = [proposal.condition for proposal in proposals]
         scores = await executor.score(request.verifier.names, made.images, wanted, made.previews)
-    run.tell(candidates_of(proposals, made.nfe, made.forwards, scores, run))
+    run.tell(candidates_of(proposals, made.nfe, made.forwards, scores, run, made.gradients))
     place = {proposal.id: index for index, proposal in enumerate(proposals)}
     if (winner := run.to_audit) is not None:
         if winner.id in place:
@@ -174,8 +178,9 @@ def candidates_of(
     forwards: Sequence[int],
     scores: Sequence[Mapping[str, float]],
     run: Run,
+    gradients: Sequence[int] = (),
 ) -> list[Candidate]:
-    """What became of a round's proposals, as `run.tell` takes it."""
+    """What became of a round's proposals, as `run.tell` takes it; no `gradients` are none of each."""
     phase = run.phase
     return [
         Candidate(
@@ -186,6 +191,9 @@ def candidates_of(
             scores=dict(row),
             phase=phase,
             condition=proposal.condition,
+            gradients=guided,
         )
-        for proposal, took, rows, row in zip(proposals, nfe, forwards, scores, strict=True)
+        for proposal, took, rows, row, guided in zip(
+            proposals, nfe, forwards, scores, gradients or [0] * len(proposals), strict=True
+        )
     ]

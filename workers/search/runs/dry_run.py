@@ -138,7 +138,8 @@ def _play(run: SearchRun | AdaptiveRun, most: int | None) -> tuple[int, int, boo
         forwards = [count * request.sampler.rows for count in nfe]
         if run.phase == "search":
             rounds, candidates = rounds + 1, candidates + len(proposals)
-        run.tell(candidates_of(proposals, nfe, forwards, [scores] * len(nfe), run))
+        gradients = [proposal.gradients for proposal in proposals]
+        run.tell(candidates_of(proposals, nfe, forwards, [scores] * len(nfe), run, gradients))
     return rounds, candidates, True
 
 

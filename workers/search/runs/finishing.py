@@ -11,13 +11,21 @@ from collections.abc import Sequence
 
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.search.base import Allowance, Proposal
+from sitsearch.workers.search.runs.plan import plain
 
 #: The draws of these trajectories have indices from here on, so that a search that is extended never draws them again.
 FIRST_INDEX = 2**32
 
 
 def finishing(
-    top: Sequence[Recipe], count: int, allowance: Allowance, *, seed: int, round: int, room: int
+    top: Sequence[Recipe],
+    count: int,
+    allowance: Allowance,
+    *,
+    seed: int,
+    round: int,
+    room: int,
+    gradients: int | None = None,
 ) -> tuple[Proposal, ...]:
     """What makes `count` finished images of the best candidates.
 
@@ -28,16 +36,24 @@ def finishing(
         seed: the request's.
         round: of the run; it names the proposals and their draws.
         room: NFE that they may cost in all; what does not fit is left out.
+        gradients: of a verifier, that they may take in all; what they are too few for is not guided. None is any
+            number.
     """
     proposals: list[Proposal] = []
 
     def propose(recipe: Recipe, index: int, *, evaluated: bool) -> None:
         sampling = allowance.of(recipe)
-        recipe, known = recipe.then(sampling.to_end(recipe.time, round=round, index=index)), len(recipe.ops)
+        known, begun = len(recipe.ops), recipe
+        recipe = begun.then(sampling.to_end(begun.time, round=round, index=index))
+        taken = sampling.gradients(recipe, known)
+        if gradients is not None and taken + sum(proposal.gradients for proposal in proposals) > gradients:
+            recipe, taken = begun.then(plain(sampling).to_end(begun.time, round=round, index=index)), 0
         nfe = sampling.cost(recipe, known, evaluated=evaluated)
         if sum(proposal.nfe for proposal in proposals) + nfe <= room:
             name = f"{round}-finish-{len(proposals)}"
-            proposals.append(Proposal(id=name, recipe=recipe, known=known, evaluated=evaluated, nfe=nfe))
+            proposals.append(
+                Proposal(id=name, recipe=recipe, known=known, evaluated=evaluated, nfe=nfe, gradients=taken)
+            )
 
     missing = count - sum(recipe.finished for recipe in top)
     gone_on = {recipe.prefix(place) for recipe in top for place in _integrations(recipe)}

@@ -22,7 +22,15 @@ def sampling_of(request: GenerateRequest, method: SamplerOffer) -> Sampling:
     if method.stochastic and request.sampler.final_steps is not None:
         message = f"must be left out: {method.name} draws other noises at other steps, so no winner can be re-generated"
         raise Unsuitable("sampler.final_steps", message)
-    sampling = Sampling(method=method, choice=request.sampler)
+    guide = request.gradient
+    if guide is not None and method.adaptive:
+        raise Unsuitable("guide", f"goes with methods of fixed steps, not with {method.name}, which chooses its own")
+    if guide is not None and guide.noise and (method.noise_first or not method.stochastic):
+        message = (
+            f"must be 0: {method.name} draws no noise at the end of a step, where a gradient could take part of it"
+        )
+        raise Unsuitable("guide.noise", message)
+    sampling = Sampling(method=method, choice=request.sampler, guide=guide)
     if sampling.own_last is not None and request.sampler.steps < 2:
         raise Unsuitable("sampler.steps", f"must be at least 2 for {method.name} with a last_step_size")
     return sampling
@@ -32,6 +40,12 @@ def reserved(request: GenerateRequest, sampling: Sampling) -> int:
     """NFE kept for the final generation: `num_images` trajectories of `final_steps` steps."""
     steps = request.sampler.final_steps
     return 0 if steps is None else request.num_images * final(sampling, steps).whole
+
+
+def gradients_kept(request: GenerateRequest, sampling: Sampling) -> int:
+    """Gradients kept for the final generation."""
+    steps = request.sampler.final_steps
+    return 0 if steps is None else request.num_images * final(sampling, steps).gradients_whole
 
 
 def final(sampling: Sampling, steps: int) -> Sampling:
@@ -56,10 +70,21 @@ def steered(request: GenerateRequest, sampling: Sampling, methods: Iterable[Samp
     if request.sampler.final_steps is not None:
         return ()
     return tuple(
-        Sampling(method=method, choice=sampling.choice.model_copy(update={"method": method.name}), named=method.name)
+        sampling.model_copy(
+            update={
+                "method": method,
+                "choice": sampling.choice.model_copy(update={"method": method.name}),
+                "named": method.name,
+            }
+        )
         for method in methods
         if method.stochastic and method.name != sampling.method.name
     )
+
+
+def plain(sampling: Sampling) -> Sampling:
+    """The same without guidance by a verifier."""
+    return sampling.model_copy(update={"guide": None})
 
 
 def make_allowance(
@@ -77,14 +102,23 @@ def make_allowance(
         pydantic.ValidationError: an option is unknown or out of range.
     """
     options = options_of(search, request.search)
-    reserve = reserved(request, sampling)
+    reserve, kept = reserved(request, sampling), gradients_kept(request, sampling)
+    every = (sampling, *steered(request, sampling, methods))
+    chooses = getattr(search, "chooses_guide", False)
+    free = tuple(map(plain, every)) if chooses else every
+    most = request.budget.gradients
     allowance = Allowance(
         seed=request.seed,
         nfe=cap(request) - reserve,
         keep=request.num_images,
-        sampling=sampling,
-        steered=steered(request, sampling, methods),
+        sampling=free[0],
+        steered=free[1:],
+        guided=every if chooses and sampling.guide is not None else (),
+        gradients=None if most is None else max(0, most - kept),
     )
+    whole = 0 if chooses else request.num_images * sampling.gradients_whole
+    if most is not None and most < whole + kept:
+        raise BudgetTooSmall("gradients", most, whole + kept)
     least = search.least(allowance, options)
     if allowance.nfe < least:
         needed = {"nfe": least + reserve, "forwards": (least + reserve) * request.sampler.rows}

@@ -81,9 +81,10 @@ class SearchRun(WithAccounts):
         if self._stopped_by is None:
             self._stopped_by = self._stop_reason(out_of_time=out_of_time)
         if self._stopped_by is None:
-            if proposals := self._search.ask(self._state):
+            proposals, room = self._search.ask(self._state), self._gradients_left
+            if proposals and (room is None or sum(proposal.gradients for proposal in proposals) <= room):
                 return proposals
-            self._stopped_by = "budget"
+            self._stopped_by = "gradients" if proposals else "budget"
         return self._finish_proposals() or self._final_proposals()
 
     def tell(self, candidates: Sequence[Candidate]) -> None:
@@ -281,6 +282,12 @@ class SearchRun(WithAccounts):
             return "patience"
         return "seconds" if out_of_time else None
 
+    @property
+    def _gradients_left(self) -> int | None:
+        """Gradients that the search may still take; None for any number."""
+        most, usage = self._state.allowance.gradients, self.usage
+        return None if most is None else most - usage.gradients_search - usage.gradients_finish
+
     def _take_aim(self, candidates: Sequence[Candidate]) -> None:
         """Say how far the request's target is, by what these add to what was seen."""
         if self._aim is not None:
@@ -305,6 +312,7 @@ class SearchRun(WithAccounts):
             seed=self.request.seed,
             round=self.rounds,
             room=self._state.left - self._owed,
+            gradients=self._gradients_left,
         )
 
     def _final_proposals(self) -> tuple[Proposal, ...]:

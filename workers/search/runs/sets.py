@@ -56,6 +56,7 @@ class ManyRun(WithAccounts, ABC):
             ("num_images", request.num_images != 1),
             ("verifier.members", request.verifier.members is not None),
             ("auditors", bool(request.auditors)),
+            ("guide", request.gradient is not None),
         ):
             if wrong:
                 message = "must be left out with many conditions: their search is random, by one verifier"

@@ -96,11 +96,11 @@ class Aim:
 
 
 def drawn(recipe: Recipe, steps: int) -> bool:
-    """It is as `random` draws: of so many steps from fresh noise to the end, by the request's own method."""
+    """It is as `random` draws: of so many steps from fresh noise to the end, by the request's own method, unguided."""
     if recipe.method is not None or len(recipe.ops) != 1:
         return False
     (op,) = recipe.ops
-    return isinstance(op, Integrate) and op.to == 1 and op.steps == steps and not op.nudges
+    return isinstance(op, Integrate) and op.to == 1 and op.steps == steps and not op.nudges and op.guide is None
 
 
 def probability(seen: Seen, target: float, *, reached: int, independent: bool) -> float | None:

@@ -24,13 +24,13 @@ def lesson_of(run: Run) -> Lesson | None:
     """What a run that is over teaches; None where it is not to be compared with others.
 
     That is of many conditions, each of which has few candidates; of an ensemble, whose scores are relative; where stop
-    rules look at scores, as a search that ends once it is lucky was lucky; and where the sampler chooses its steps, so
-    that NFE do not tell how many trajectories they buy.
+    rules look at scores, as a search that ends once it is lucky was lucky; where the sampler chooses its steps, so that
+    NFE do not tell how many trajectories they buy; and where all trajectories are guided by a verifier.
     """
     request = run.request
     if not isinstance(run, SearchRun) or request.verifier.members is not None or request.stop != StopRules():
         return None
-    if run.sampling.method.adaptive:
+    if run.sampling.method.adaptive or (request.gradient is not None and request.search.algorithm != "auto"):
         return None
     finished, whole = run.finished, run.sampling.whole
     trajectories = (run.usage.nfe_search + run.usage.nfe_finish) // whole

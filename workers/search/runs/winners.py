@@ -145,7 +145,10 @@ class Winners:
             recipe, known = self._once_more(winner, steps), len(_last_noised(winner.recipe).ops)
             if winner.recipe.finished and recipe not in there:
                 nfe = sampling.cost(recipe, known)
-                proposals.append(Proposal(id=f"{round}-final-{rank}", recipe=recipe, known=known, nfe=nfe))
+                taken = sampling.gradients(recipe, known)
+                proposals.append(
+                    Proposal(id=f"{round}-final-{rank}", recipe=recipe, known=known, nfe=nfe, gradients=taken)
+                )
         return tuple(proposals)
 
     def _once_more(self, winner: Candidate, steps: int) -> Recipe:

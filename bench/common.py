@@ -18,8 +18,9 @@ from sitsearch.models.catalog import load_generator
 from sitsearch.models.condition import Condition
 from sitsearch.models.generator import Generator, Rows, SiTGenerator
 from sitsearch.models.sit import SiT, SiTConfig
-from sitsearch.workers.engine.engine import Done, Engine
+from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.engine.submissions import Done
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.jobs.request import SamplerChoice
 

@@ -50,10 +50,18 @@ class LatentImages:
         """Latents `[B, C, h, w]` to images `[B, H, W, 3]` uint8 on the CPU."""
         images = []
         for part in x.split(self.batch):
-            z = self._padded(part) / self.scale + self.shift
-            decoded = self.vae.decode(z, return_dict=False)[0][: len(part)]
-            images.append(self.pixels.decode(decoded).cpu())
+            images.append(self.pixels.decode(self._decoded(part)).cpu())
         return torch.cat(images)
+
+    def render(self, x: Tensor) -> Tensor:
+        """See `Decoder.render`."""
+        return torch.cat([self.pixels.render(self._decoded(part)).to(x.device) for part in x.split(self.batch)])
+
+    def _decoded(self, part: Tensor) -> Tensor:
+        """What the VAE makes of at most `batch` latents, in about [-1, 1]."""
+        z = self._padded(part) / self.scale + self.shift
+        decoded: Tensor = self.vae.decode(z, return_dict=False)[0][: len(part)]
+        return decoded
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:

@@ -28,6 +28,9 @@ class Decoder(Protocol):
     def decode(self, x: Tensor) -> Tensor:
         """States `[B, C, H, W]` to images `[B, H', W', 3]` uint8 on the CPU."""
 
+    def render(self, x: Tensor) -> Tensor:
+        """States `[B, C, H, W]` to images `[B, 3, H', W']` float32 in [0, 1] on x's device, with their graph."""
+
     def encode(self, images: Tensor) -> Tensor:
         """Images `[B, H', W', 3]` uint8 to states `[B, C, H, W]` float32 on the CPU, noiseless (t = 1)."""
 
@@ -38,6 +41,10 @@ class Pixels:
     def decode(self, x: Tensor) -> Tensor:
         """See `Decoder.decode`."""
         return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
+
+    def render(self, x: Tensor) -> Tensor:
+        """See `Decoder.render`."""
+        return (x.float().clamp(-1, 1) + 1) / 2
 
     def encode(self, images: Tensor) -> Tensor:
         """See `Decoder.encode`."""

@@ -57,6 +57,7 @@ class AestheticPredictor(Verifier):
     ) -> None:
         self.head = aesthetic_head(read_state(weights, sha256=sha256)).float().to(device).eval().requires_grad_(False)
         self.network, self.device = network, device
+        self.differentiable = hasattr(network, "embed")
 
     @torch.inference_mode()
     def score(self, images: Tensor, conditions: Sequence[Condition], *, previews: Tensor | None = None) -> Tensor:
@@ -64,3 +65,8 @@ class AestheticPredictor(Verifier):
         features = unit(self.network.features(images))
         check_count(conditions, len(images))
         return self.head(features.to(self.device)).squeeze(1).cpu()
+
+    def differentiable_score(self, images: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        """See `Verifier.differentiable_score`; of networks whose embeddings have a graph."""
+        features: Tensor = self.network.embed(images)  # type: ignore[attr-defined]
+        return self.head(unit(features).to(self.device)).squeeze(1)

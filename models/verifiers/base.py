@@ -38,11 +38,13 @@ class Verifier(Protocol):
         range: the least and the greatest score.
         padded: whether `Scorer` pads its calls, so that the same picture gets the same bits for a score whatever is
             scored beside it. Not where an image costs a request of its own.
+        differentiable: whether it has a `differentiable_score`.
     """
 
     needs: frozenset[Need] = frozenset()
     range: tuple[float, float] = UNBOUNDED
     padded: bool = True
+    differentiable: bool = False
 
     def score(self, images: Tensor, conditions: Sequence[Condition], *, previews: Tensor | None = None) -> Tensor:
         """Scores of a batch.
@@ -60,6 +62,20 @@ class Verifier(Protocol):
             ValueError: a shape, dtype or range is not as said above, or a condition lacks what the verifier needs.
             VerifierUnavailable: what scores is elsewhere and did not answer.
         """
+
+    def differentiable_score(self, images: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        """The same scores with their graph, for gradients with respect to the images; of `differentiable` ones.
+
+        Where scores are cut off at a bound, these go on, so that a gradient leads back.
+
+        Args:
+            images: `[B, 3, H, W]` float32 in [0, 1] on the verifier's device; they are not checked.
+            conditions: what was asked of each.
+
+        Returns:
+            `[B]` float32 on the verifier's device.
+        """
+        raise NotImplementedError
 
 
 class FeatureNetwork(Protocol):

@@ -31,6 +31,7 @@ class GlyphClassifier(Verifier):
 
     image_size = 32
     needs: frozenset[Need] = frozenset({"class"})
+    differentiable = True
 
     def __init__(
         self,
@@ -66,4 +67,9 @@ class GlyphClassifier(Verifier):
     def score(self, images: Tensor, conditions: Sequence[Condition], *, previews: Tensor | None = None) -> Tensor:
         """The asked class's score in this verifier's mode; see `Verifier.score`."""
         logits = self.logits(images)
+        return class_score(logits, class_indices(conditions, len(images), self.num_classes), self.mode)
+
+    def differentiable_score(self, images: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        """See `Verifier.differentiable_score`."""
+        logits = self.net(images.to(self.device))
         return class_score(logits, class_indices(conditions, len(images), self.num_classes), self.mode)

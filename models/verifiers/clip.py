@@ -51,11 +51,15 @@ class OpenClip:
         self.device = device
         self._text = lru_cache(maxsize=1024)(self._encode_text)
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Images `[B, 3, H, W]` in [0, 1] to image embeddings `[B, D]`, with their graph and not normalised."""
+        return self.model.encode_image(self.transform(images.to(self.device))).float()
+
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` in [0, 1] to image embeddings `[B, D]`, not normalised."""
+        """The same without a graph, on the CPU."""
         check_images(images)
-        return self.model.encode_image(self.transform(images.to(self.device))).float().cpu()
+        return self.embed(images).cpu()
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Texts to embeddings `[N, D]` of length 1; each is encoded by itself, once."""
@@ -68,6 +72,10 @@ class OpenClip:
     def cosines(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """`[B]` cosines between images `[B, 3, H, W]` and their texts."""
         return (unit(self.features(images)) * self.text_features(texts)).sum(dim=1)
+
+    def differentiable_cosines(self, images: Tensor, texts: Sequence[str]) -> Tensor:
+        """The same with their graph, on the network's device."""
+        return (unit(self.embed(images)) * self.text_features(texts).to(self.device)).sum(dim=1)
 
     @property
     def logit_scale(self) -> float:
@@ -101,6 +109,7 @@ class ClipScore(OpenClip, Verifier):
     """
 
     needs: frozenset[Need] = frozenset({"prompt"})
+    differentiable = True
 
     def __init__(
         self,
@@ -120,8 +129,15 @@ class ClipScore(OpenClip, Verifier):
     def score(self, images: Tensor, conditions: Sequence[Condition], *, previews: Tensor | None = None) -> Tensor:
         """CLIPScore of each image with its prompt; see `Verifier.score`."""
         check_images(images)
-        cosines = self.cosines(images, [self.prefix + prompt for prompt in prompts_of(conditions, len(images))])
+        cosines = self.cosines(images, self._texts(conditions, len(images)))
         return self.weight * (cosines.clamp(min=0) if self.clamped else cosines)
+
+    def differentiable_score(self, images: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        """See `Verifier.differentiable_score`; negative cosines are not clamped."""
+        return self.weight * self.differentiable_cosines(images, self._texts(conditions, len(images)))
+
+    def _texts(self, conditions: Sequence[Condition], batch: int) -> list[str]:
+        return [self.prefix + prompt for prompt in prompts_of(conditions, batch)]
 
 
 class ClipZeroShot(OpenClip, Verifier):
@@ -138,6 +154,7 @@ class ClipZeroShot(OpenClip, Verifier):
     """
 
     needs: frozenset[Need] = frozenset({"class"})
+    differentiable = True
 
     def __init__(
         self,
@@ -151,7 +168,7 @@ class ClipZeroShot(OpenClip, Verifier):
         mode: ClassMode = "log_probability",
     ) -> None:
         super().__init__(weights, device=device, architecture=architecture, sha256=sha256)
-        with torch.inference_mode():
+        with torch.no_grad():
             self.classifier: Tensor = open_clip.build_zero_shot_classifier(
                 self.model, self.tokenizer, list(classes), list(templates), device=device
             )
@@ -172,4 +189,9 @@ class ClipZeroShot(OpenClip, Verifier):
     def score(self, images: Tensor, conditions: Sequence[Condition], *, previews: Tensor | None = None) -> Tensor:
         """The asked class's score in this verifier's mode; see `Verifier.score`."""
         logits = self.logits(images)
+        return class_score(logits, class_indices(conditions, len(images), self.num_classes), self.mode)
+
+    def differentiable_score(self, images: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        """See `Verifier.differentiable_score`."""
+        logits = self.logit_scale * unit(self.embed(images)) @ self.classifier.to(self.device)
         return class_score(logits, class_indices(conditions, len(images), self.num_classes), self.mode)

@@ -30,6 +30,7 @@ class Dinov2Classifier(Verifier):
     """
 
     needs: frozenset[Need] = frozenset({"class"})
+    differentiable = True
 
     def __init__(self, weights: Weights, *, device: str = "cpu", mode: ClassMode = "log_probability") -> None:
         folder = require_folder(weights, "config.json", "*.safetensors", "preprocessor_config.json")
@@ -42,7 +43,10 @@ class Dinov2Classifier(Verifier):
     def logits(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` in [0, 1] to logits `[B, num_classes]`."""
         check_images(images)
-        return self.model(pixel_values=self.transform(images.to(self.device))).logits.cpu()
+        return self._logits(images).cpu()
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.model(pixel_values=self.transform(images.to(self.device))).logits
 
     def log_probabilities(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` in [0, 1] to log-probabilities `[B, num_classes]`."""
@@ -59,3 +63,7 @@ class Dinov2Classifier(Verifier):
         """The asked class's score in this verifier's mode; see `Verifier.score`."""
         logits = self.logits(images)
         return class_score(logits, class_indices(conditions, len(images), self.num_classes), self.mode)
+
+    def differentiable_score(self, images: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        """See `Verifier.differentiable_score`."""
+        return class_score(self._logits(images), class_indices(conditions, len(images), self.num_classes), self.mode)

@@ -28,6 +28,7 @@ class HPSv2(OpenClip, Verifier):
 
     needs: frozenset[Need] = frozenset({"prompt"})
     range = (-1.0, 1.0)
+    differentiable = True
 
     def __init__(
         self, weights: Weights, *, device: str = "cpu", architecture: str = "ViT-H-14", sha256: str | None = None
@@ -38,3 +39,7 @@ class HPSv2(OpenClip, Verifier):
         """See `Verifier.score`."""
         check_images(images)
         return self.cosines(images, prompts_of(conditions, len(images)))
+
+    def differentiable_score(self, images: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        """See `Verifier.differentiable_score`."""
+        return self.differentiable_cosines(images, prompts_of(conditions, len(images)))

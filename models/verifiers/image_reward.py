@@ -109,6 +109,7 @@ class ImageReward(Verifier):
     """
 
     needs: frozenset[Need] = frozenset({"prompt"})
+    differentiable = True
 
     def __init__(self, weights: Weights, *, device: str = "cpu", sha256: str | None = None) -> None:
         folder = require_folder(weights, "ImageReward.*", "vocab.txt")
@@ -130,6 +131,10 @@ class ImageReward(Verifier):
     def score(self, images: Tensor, conditions: Sequence[Condition], *, previews: Tensor | None = None) -> Tensor:
         """See `Verifier.score`."""
         check_images(images)
+        return self.differentiable_score(images, conditions).cpu()
+
+    def differentiable_score(self, images: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        """See `Verifier.differentiable_score`."""
         prompts = prompts_of(conditions, len(images))
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
@@ -142,4 +147,4 @@ class ImageReward(Verifier):
             encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=self.device),
             is_decoder=False,
         ).last_hidden_state
-        return ((self.head(read[:, 0]).squeeze(1) - MEAN) / STD).cpu()
+        return (self.head(read[:, 0]).squeeze(1) - MEAN) / STD

@@ -29,6 +29,7 @@ class PickScore(Verifier):
     """
 
     needs: frozenset[Need] = frozenset({"prompt"})
+    differentiable = True
 
     def __init__(self, weights: Weights, *, device: str = "cpu") -> None:
         folder = require_folder(weights, "config.json", "*.safetensors", "preprocessor_config.json", "tokenizer*")
@@ -39,11 +40,15 @@ class PickScore(Verifier):
         self.device, self.range = device, (-self.scale, self.scale)
         self._text = lru_cache(maxsize=1024)(self._encode_text)
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Images `[B, 3, H, W]` in [0, 1] to image embeddings `[B, D]`, with their graph and not normalised."""
+        return self.model.get_image_features(self.transform(images.to(self.device))).pooler_output
+
     @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` in [0, 1] to image embeddings `[B, D]`, not normalised."""
+        """The same without a graph, on the CPU."""
         check_images(images)
-        return self.model.get_image_features(self.transform(images.to(self.device))).pooler_output.cpu()
+        return self.embed(images).cpu()
 
     @torch.inference_mode()
     def _encode_text(self, text: str) -> Tensor:
@@ -54,5 +59,12 @@ class PickScore(Verifier):
     def score(self, images: Tensor, conditions: Sequence[Condition], *, previews: Tensor | None = None) -> Tensor:
         """See `Verifier.score`."""
         check_images(images)
-        texts = torch.stack([self._text(prompt) for prompt in prompts_of(conditions, len(images))])
-        return self.scale * (unit(self.features(images)) * texts).sum(dim=1)
+        return self.scale * (unit(self.features(images)) * self._texts(conditions, len(images))).sum(dim=1)
+
+    def differentiable_score(self, images: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        """See `Verifier.differentiable_score`."""
+        texts = self._texts(conditions, len(images)).to(self.device)
+        return self.scale * (unit(self.embed(images)) * texts).sum(dim=1)
+
+    def _texts(self, conditions: Sequence[Condition], batch: int) -> Tensor:
+        return torch.stack([self._text(prompt) for prompt in prompts_of(conditions, batch)])

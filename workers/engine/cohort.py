@@ -6,21 +6,24 @@ CUDA the device works while Python prepares what comes next. Noise is drawn on t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sitsearch.models.generator import Generator, Rows
-from sitsearch.models.interpolants import like
 from sitsearch.models.noise import nudge, perturb_noise, renoise_noise, step_noise
 from sitsearch.models.samplers import Sampler, State
 from sitsearch.models.samplers.base import rows_at
 from sitsearch.models.samplers.registry import evaluations_per_step
-from sitsearch.models.verifiers.base import PREVIEW_NOISE_LEVEL
+from sitsearch.workers.engine import guiding
+from sitsearch.workers.engine.gradients import Wanted
+from sitsearch.workers.engine.guiding import Guiding, References
 from sitsearch.workers.engine.latents import Latents, Node, keys
 from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.engine.previews import Previews
+from sitsearch.workers.engine.references import Table
 from sitsearch.workers.engine.trajectory import Field, Sample, Start, find_start, program
 from sitsearch.workers.jobs.recipe import Integrate, Perturb, Renoise
 
@@ -40,6 +43,7 @@ class Cohort:
     Attributes:
         begun: its states are in memory.
         done: there is nothing left to evaluate.
+        wanted: the gradients that it waits for; None if it waits for none.
 
     Raises:
         ValueError: the sampler is unknown.
@@ -59,13 +63,31 @@ class Cohort:
         self._orders, self._generator, self._latents = orders, generator, latents
         self._field = Field(generator, orders[0].sampler)
         self._shape, self._interpolant = generator.shape, self._field.interpolant
+        self._references: References | None = None
         self.begun = self.done = False
+        self.wanted: Wanted | None = None
 
     @property
     def nbytes(self) -> int:
         """Memory of its states, about."""
         numbers = len(self._orders) * torch.Size(self._shape).numel()
-        return 4 * numbers * (HELD + evaluations_per_step(self._orders[0].sampler.method))
+        held = HELD + (guiding.HELD if self._orders[0].recipe.guided else 0)
+        return 4 * numbers * (held + evaluations_per_step(self._orders[0].sampler.method))
+
+    @property
+    def size(self) -> int:
+        """Its trajectories."""
+        return len(self._orders)
+
+    @property
+    def waits(self) -> bool:
+        """It needs gradients before its next evaluation."""
+        return self.wanted is not None
+
+    def take_references(self, tables: Mapping[int, Table]) -> None:
+        """Those of its orders, before it begins; see `tables_of`."""
+        table = tables.get(id(self._orders[0].references))
+        self._references = None if table is None else table.references
 
     def begin(self) -> list[Cohort]:
         """Find where each order begins, and go to the first query.
@@ -92,6 +114,7 @@ class Cohort:
                 generator=self._generator,
                 latents=self._latents,
             )
+            other._references = self._references
             other._open([start for _, _, start, _ in group], [names for *_, names in group])
             others.append(other)
         group = next(iter(groups.values()))
@@ -114,9 +137,13 @@ class Cohort:
         self._again = orders[0].evaluated and self._prediction is None
         self._sampler: Sampler | None = None
         self._state: State | None = None
-        self._counts = torch.zeros(4, size, dtype=torch.int64)  # nfe, forwards, and both again
-        self._preview: Tensor | None = None
-        self._previewed = torch.zeros(size, dtype=torch.bool, device=device)  # at the level that is wanted
+        self._counts = torch.zeros(6, size, dtype=torch.int64)  # nfe, forwards, gradients, and all of them again
+        self._guiding: Guiding | None = None
+        self._waiting = self._x  # the prediction that gradients are to guide, while it waits for them
+        self._previews = Previews(size, device)
+        self._active: Tensor | None = None
+        self._guided: Tensor | None = None
+        self._pairs = 0
         self.begun = True
         self._advance()
 
@@ -169,16 +196,29 @@ class Cohort:
             whole[self._active] = value
             value = whole
         known = self._orders[0].known
-        self._count(2 if self._position < known or (self._again and self._position == known) else 0)
+        self._count(again=self._position < known or (self._again and self._position == known))
         if self._position == known:
             self._again = False
         prediction = self._field.answer(value, x, t)
-        self._look(prediction, x, t)
+        self._look(prediction, x, t, self._active)
         if self._state is None:
             self._prediction = prediction
             self._keep()
         else:
-            self._step(prediction)
+            self._move_on(prediction)
+        self._advance()
+
+    def steer(self, gradients: Tensor) -> None:
+        """The gradients `[B, C, H, W]` that it waited for; moves on to the next query.
+
+        Raises:
+            ValueError: the recipe's next operation cannot be carried out.
+        """
+        assert self._guiding is not None and self._state is not None
+        prediction, self.wanted = self._waiting, None
+        self._counts[5 if self._position < self._orders[0].known else 2] += 1
+        self._guiding.take(gradients, self._state.query_x, self._state.query_t)
+        self._step(self._guided_prediction(prediction))
         self._advance()
 
     def samples(self) -> list[Sample]:
@@ -190,20 +230,19 @@ class Cohort:
         images = self._generator.decoder.decode(x)
         previews: list[Tensor | None] = [None] * len(x)
         if self._orders[0].preview:
-            previews = list(images if self._preview is None else self._generator.decoder.decode(self._preview))
+            seen = self._previews.data
+            previews = list(images if seen is None else self._generator.decoder.decode(seen))
         counts = self._counts.T.tolist()
         return [
-            Sample(image, state, nfe, forwards, nfe_again, forwards_again, preview)
-            for image, state, (nfe, forwards, nfe_again, forwards_again), preview in zip(
-                images, x, counts, previews, strict=True
-            )
+            Sample(image, state, preview, *row)
+            for image, state, row, preview in zip(images, x, counts, previews, strict=True)
         ]
 
     # --- from operation to operation -----------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Carry out operations until the field is wanted, or all is done."""
-        while True:
+        """Carry out operations until the field or gradients are wanted, or all is done."""
+        while not self.waits:
             if self._state is not None:
                 if not self._state.done:
                     active = self._state.active if self._field.adaptive else None  # all of them, otherwise
@@ -227,15 +266,15 @@ class Cohort:
             if self._sampler.noise_at_start:  # it asks elsewhere first: an evaluation here was never of use
                 noise, self._again = self._noise(0), self._again and self._position != self._orders[0].known
             self._state = self._sampler.init(self._x, noise)
-            if self._prediction is not None:
-                if not self._sampler.noise_at_start:
-                    self._look(self._prediction, self._x, rows_at(self._t, self._x))
-                    self._step(self._prediction)
-                self._prediction = None
+            self._guiding = self._field.guiding(self._t, ops, self._orders, self._references)
+            prediction, self._prediction = self._prediction, None
+            if prediction is not None and not self._sampler.noise_at_start:
+                self._look(prediction, self._x, rows_at(self._t, self._x), None)
+                self._move_on(prediction)
         elif isinstance(first, Renoise):
             noise = self._placed([renoise_noise(seed, op.round, op.index, self._shape) for seed, op in drawn])
             t, to = rows_at(self._t, self._x), rows_at(first.to, self._x)
-            self._preview = None
+            self._previews = Previews(len(self._x), self._x.device)
             self._arrive(self._interpolant.renoise(self._x, t, to, noise), first.to)
         elif isinstance(first, Perturb):
             noise = self._placed([perturb_noise(seed, op.round, op.index, self._shape) for seed, op in drawn])
@@ -250,28 +289,40 @@ class Cohort:
         if t < 1 or self._orders[0].revisited:
             self._keep()
 
-    def _look(self, prediction: Tensor, x: Tensor, t: Tensor) -> None:
+    def _look(self, prediction: Tensor, x: Tensor, t: Tensor, active: Tensor | None) -> None:
         """Keep the data predictions as previews, until they are of the level that is wanted; see `Sample.preview`.
 
         What lies before `Order.known` is not looked at: whether it is evaluated again is a matter of luck.
         """
         if not self._orders[0].preview or self._position < self._orders[0].known:
             return
-        alpha, sigma = self._interpolant.alpha(t), self._interpolant.sigma(t)
-        clear = sigma / (alpha + sigma) <= PREVIEW_NOISE_LEVEL  # the level of equal signal-to-noise on the linear path
-        data = self._field.data(prediction, x, t)
-        if self._preview is None:
-            self._preview, self._previewed = data, clear
-            return
-        wanted = ~self._previewed
-        if self._active is not None:
-            wanted &= torch.zeros_like(wanted).index_fill(0, self._active, True)
-        self._preview = torch.where(like(wanted, x), data, self._preview)
-        self._previewed |= wanted & clear
+        self._previews.see(self._field.data(prediction, x, t), self._interpolant, t, active)
+
+    def _move_on(self, prediction: Tensor) -> None:
+        """Take the step's stage, or wait for the gradients that it needs first."""
+        state = self._state
+        assert state is not None
+        if self._guiding is not None and not state.memory:  # of a step, the first evaluation
+            step = self._field.step_of(state)
+            data = self._field.data(prediction, state.query_x, state.query_t)
+            self.wanted = self._guiding.begin(step, data)
+            self._waiting = prediction
+        if not self.waits:
+            self._step(self._guided_prediction(prediction))
+
+    def _guided_prediction(self, prediction: Tensor) -> Tensor:
+        """What the network predicts at the query, with its data prediction moved."""
+        if self._guiding is None or not self._guiding.moves:
+            return prediction
+        assert self._state is not None
+        x, t = self._state.query_x, self._state.query_t
+        return self._field.of_data(self._guiding.moved(self._field.data(prediction, x, t), x, t), x, t)
 
     def _step(self, prediction: Tensor) -> None:
         assert self._sampler is not None and self._state is not None
         noise = None if self._state.draw is None else self._noise(self._state.draw)
+        if noise is not None and self._guiding is not None:
+            noise = self._guiding.tilted(noise)
         self._state = self._sampler.step(self._state, prediction, noise)
 
     def _noise(self, draw: int) -> Tensor:
@@ -305,9 +356,9 @@ class Cohort:
             if len(guided) != self._pairs:
                 self._guided, self._pairs = guided, len(guided)
 
-    def _count(self, offset: int) -> None:
-        """Add this evaluation to rows `offset` (NFE) and `offset + 1` (forwards) of the counts."""
-        nfe, forwards = self._counts[offset], self._counts[offset + 1]
+    def _count(self, *, again: bool) -> None:
+        """Add this evaluation to the NFE and the forwards of the counts."""
+        nfe, forwards, _ = self._counts.unflatten(0, (2, 3))[int(again)]
         active = slice(None) if self._active is None else self._active.cpu()
         nfe[active] += 1
         forwards[active] += 1

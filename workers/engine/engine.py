@@ -16,20 +16,22 @@ import logging
 import os
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 
 import torch
 
 from sitsearch.models.generator import Generator
 from sitsearch.workers.engine.cohort import Cohort
+from sitsearch.workers.engine.decoding import Decoding
 from sitsearch.workers.engine.forwards import Forwards, filling
+from sitsearch.workers.engine.gradients import Gradients, Source
 from sitsearch.workers.engine.latents import Latents
 from sitsearch.workers.engine.machine import keep_what_is_made
 from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.engine.references import tables_of
 from sitsearch.workers.engine.scheduler import Scheduler
-from sitsearch.workers.engine.trajectory import Sample, outline, planned_rows
+from sitsearch.workers.engine.submissions import Done, Submission
+from sitsearch.workers.engine.trajectory import outline, planned_rows
 
 log = logging.getLogger(__name__)
 
@@ -49,34 +51,6 @@ def free_memory(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(frozen=True)
-class Done:
-    """A submission that has ended.
-
-    Attributes:
-        ticket: that `Engine.submit` gave for it.
-        made: its samples in the order of the orders; none if it failed.
-        error: why it failed.
-    """
-
-    ticket: int
-    made: tuple[Sample, ...]
-    error: Exception | None = None
-
-    @property
-    def samples(self) -> tuple[Sample, ...]:
-        """The samples; raises `error` if there is one."""
-        if self.error is not None:
-            raise self.error
-        return self.made
-
-
-@dataclass
-class _Submission:
-    samples: list[Sample | None]
-    cohorts: set[Cohort]
-
-
 class Engine:
     """Step-level batching over one generator. Not thread-safe: one thread submits, steps and cancels.
 
@@ -92,6 +66,7 @@ class Engine:
             quarter of what is free.
         aside: decode finished samples on a thread (and, on CUDA, a stream) of their own while the next forward runs.
             None is on CUDA only: on the CPU, forwards use every core there is.
+        gradients: where those of verifiers come from; None where nothing can be guided by them.
 
     Attributes:
         nfe, forwards: evaluations and network rows so far, padding and warm-up not counted.
@@ -114,6 +89,7 @@ class Engine:
         latent_bytes: int = LATENT_BYTES,
         live_bytes: int | None = None,
         aside: bool | None = None,
+        gradients: Source | None = None,
     ) -> None:
         if batch < 2:
             raise ValueError(f"batch must be at least 2, not {batch}")
@@ -124,14 +100,14 @@ class Engine:
         self.latents, self.live = Latents(latent_bytes), 0
         self._live_bytes = free_memory(generator.device) // LIVE_SHARE if live_bytes is None else live_bytes
         self._scheduler: Scheduler[Cohort] = Scheduler(batch)
-        self._submissions: dict[int, _Submission] = {}
+        self._submissions: dict[int, Submission] = {}
+        self._before: dict[int, int] = {}  # the tickets that others wait for, and whose
         self._held: dict[Cohort, int] = {}
         self._failed: list[Done] = []
         self._on_cuda = generator.device.type == "cuda"
-        self._aside = ThreadPoolExecutor(1, "decode") if (self._on_cuda if aside is None else aside) else None
-        self._stream = torch.cuda.Stream(generator.device) if self._on_cuda and self._aside else None
-        self._decoding: deque[tuple[Cohort, Future[list[Sample]]]] = deque()
+        self._decoding = Decoding(generator.device, aside=aside)
         self._queued: deque[torch.cuda.Event] = deque()
+        self._gradients: Gradients[Cohort] = Gradients(gradients)
         self._next_ticket = 0
         self.nfe = self.forwards = self.steps = 0
 
@@ -154,6 +130,13 @@ class Engine:
         """Something is left to do."""
         return bool(len(self._scheduler) or self._decoding or self._failed)
 
+    @property
+    def waiting(self) -> bool:
+        """There is nothing to do before gradients come: `step` would wait for them."""
+        if self._decoding or self._failed or not self._gradients.outstanding:
+            return False
+        return all(cohort.waits for cohort in self._scheduler)
+
     def submit(self, job: str, orders: Sequence[Order], *, priority: float | None = None) -> int:
         """Queue orders of a job; they join at the next step.
 
@@ -166,26 +149,43 @@ class Engine:
             The ticket under which `step` reports them done, all at once.
 
         Raises:
-            ValueError: there are no orders, a condition is not one of the model's, a sampler is unknown, or the
-                priority is out of range.
+            ValueError: there are no orders, a condition is not one of the model's, a sampler is unknown, the priority
+                is out of range, references are too few, or nobody here makes the gradients that are to guide.
         """
         if not orders:
             raise ValueError("a submission needs at least one order")
+        if self._gradients.source is None and any(order.recipe.follows_gradients for order in orders):
+            raise ValueError("an order is guided by a verifier's gradient, and nobody here makes any")
         self.generator.rows(list(dict.fromkeys(order.condition for order in orders)))
         alike: dict[object, list[int]] = {}
         for index, order in enumerate(orders):
             alike.setdefault(outline(order), []).append(index)
-        cohorts = []
+        ticket, self._next_ticket = self._next_ticket, self._next_ticket + 1
+        cohorts: dict[Cohort, None] = {}
         for indices in alike.values():
             size = max(1, self.batch // COHORTS // orders[indices[0]].sampler.rows)
             for first in range(0, len(indices), size):
                 part = indices[first : first + size]
-                cohorts.append(self._cohort(job, part, [orders[i] for i in part]))
+                cohorts[self._cohort(job, ticket, part, [orders[i] for i in part])] = None
         work = sum(len(indices) * planned_rows(orders[indices[0]]) for indices in alike.values())
-        self._scheduler.submit(job, cohorts, work=work, priority=priority)
-        self._submissions[self._next_ticket] = _Submission([None] * len(orders), set(cohorts))
-        self._next_ticket += 1
-        return self._next_ticket - 1
+        tables = tables_of(job, orders, self.latents)
+        submission = Submission(job, work, priority, cohorts, [None] * len(orders), tables)
+        for table in tables.values():
+            if table.missing:
+                before = self.submit(job, table.missing, priority=priority)
+                submission.before[before] = table
+                self._before[before] = ticket
+        if not submission.before:
+            self._queue(submission)
+        self._submissions[ticket] = submission
+        return ticket
+
+    def _queue(self, submission: Submission) -> None:
+        """Let a submission's cohorts begin."""
+        for cohort in submission.cohorts:
+            cohort.take_references(submission.tables)
+        cohorts = tuple(submission.cohorts)
+        self._scheduler.submit(submission.job, cohorts, work=submission.work, priority=submission.priority)
 
     @torch.inference_mode()  # as `step` does: a network is compiled anew for tensors made outside of it
     def measure(self) -> float:
@@ -203,31 +203,51 @@ class Engine:
     def cancel(self, ticket: int) -> None:
         """Drop a submission, begun or not; nothing happens when it is unknown or done."""
         submission = self._submissions.pop(ticket, None)
-        for cohort in submission.cohorts if submission else ():
+        self._before.pop(ticket, None)
+        if submission is None:
+            return
+        for before in submission.before:
+            self.cancel(before)
+        for cohort in submission.cohorts:
             if cohort in self._scheduler:
                 self._retire(cohort)
 
     @torch.inference_mode()
     def step(self) -> list[Done]:
-        """One forward for as many trajectories as fit; returns the submissions that ended."""
+        """One forward for as many trajectories as fit; returns the submissions that ended.
+
+        What needs gradients waits for them while others go on; where there are no others, so does the engine.
+        """
+        self._steer()
         cohorts = self._scheduler.pick(self._admit)
-        for cohort in cohorts:
-            if not cohort.begun and cohort.ticket in self._submissions:
-                self._begin(cohort)
-        running = [c for c in cohorts if c.ticket in self._submissions and not c.done]
+        for cohort in [c for c in cohorts if not c.begun]:
+            if cohort.ticket in self._submissions:
+                cohorts += self._begin(cohort)
+        running = [c for c in cohorts if c.ticket in self._submissions and not (c.done or c.waits)]
         if running:
             self._run(running)
-        for cohort in cohorts:
-            if cohort.done and cohort.ticket in self._submissions:
+        moved = [c for c in cohorts if c.ticket in self._submissions]
+        for cohort in moved:
+            if cohort.done:
                 self._finish(cohort)
-        return self._collect(wait=not running)
+        self._gradients.ask([cohort for cohort in moved if cohort.waits])
+        return self._collect(wait=not running and not self._gradients.asked)
+
+    @property
+    def guides(self) -> Source | None:
+        """Where gradients of verifiers come from; see the class."""
+        return self._gradients.source
+
+    @guides.setter
+    def guides(self, source: Source | None) -> None:
+        self._gradients.source = source
 
     # --- schedule ------------------------------------------------------------------------------------------------
 
-    def _cohort(self, job: str, indices: Sequence[int], orders: Sequence[Order]) -> Cohort:
+    def _cohort(self, job: str, ticket: int, indices: Sequence[int], orders: Sequence[Order]) -> Cohort:
         return Cohort(
             job=job,
-            ticket=self._next_ticket,
+            ticket=ticket,
             indices=indices,
             orders=orders,
             generator=self.generator,
@@ -246,20 +266,19 @@ class Engine:
         self.live += cohort.nbytes - self._held.get(cohort, 0)
         self._held[cohort] = cohort.nbytes
 
-    def _begin(self, cohort: Cohort) -> None:
-        """Make the states of a cohort; others may part from it."""
+    def _begin(self, cohort: Cohort) -> list[Cohort]:
+        """Make the states of a cohort; others may part from it, which have begun too."""
         try:
             parted = cohort.begin()
         except Exception as error:
             self._fail(cohort.ticket, error)
-            return
+            return []
         self._hold(cohort)
         for other in parted:
             self._hold(other)
-            self._submissions[cohort.ticket].cohorts.add(other)
+            self._submissions[cohort.ticket].cohorts[other] = None
             self._scheduler.join(other)
-            if other.done:
-                self._finish(other)
+        return parted
 
     def _retire(self, cohort: Cohort) -> None:
         """A cohort needs no more forwards."""
@@ -270,7 +289,8 @@ class Engine:
         self.live -= self._held.pop(cohort, 0)
 
     def _fail(self, ticket: int, error: Exception) -> None:
-        """A submission ends with its first error; others go on."""
+        """A submission ends with its first error, and what waits for it; others go on."""
+        ticket = self._before.get(ticket, ticket)
         if ticket not in self._submissions:
             return
         if not isinstance(error, ValueError):  # not the recipe's fault, so somebody should look
@@ -300,6 +320,19 @@ class Engine:
             except Exception as error:
                 self._fail(cohort.ticket, error)
 
+    def _steer(self) -> None:
+        """Let the cohorts whose gradients came go on."""
+        for cohort, gradients in self._gradients.came(wait_for_one=self.waiting):
+            if cohort.ticket not in self._submissions:
+                continue  # cancelled, or failed, meanwhile
+            try:
+                cohort.steer(gradients.result())
+            except Exception as error:
+                self._fail(cohort.ticket, error)
+                continue
+            if cohort.done:
+                self._finish(cohort)
+
     def _wait_for_room(self) -> None:
         """On CUDA, let Python run no further ahead than `QUEUED` forwards: what comes now is to join soon."""
         if self._on_cuda:
@@ -312,54 +345,33 @@ class Engine:
     # --- postprocess ---------------------------------------------------------------------------------------------
 
     def _finish(self, cohort: Cohort) -> None:
-        """Have a cohort decoded, here or aside."""
+        """Have a cohort decoded."""
         self._scheduler.remove(cohort)
-        if self._aside is not None:
-            self._decoding.append((cohort, self._aside.submit(self._decode, cohort, self._ready())))
-            return
-        made: Future[list[Sample]] = Future()
-        try:
-            made.set_result(cohort.samples())
-        except Exception as error:
-            made.set_exception(error)
-        self._decoding.append((cohort, made))
-
-    def _ready(self) -> torch.cuda.Event | None:
-        """An event after all that was queued on the device so far."""
-        if self._stream is None:
-            return None
-        event = torch.cuda.Event()
-        event.record()
-        return event
-
-    @torch.inference_mode()
-    def _decode(self, cohort: Cohort, ready: torch.cuda.Event | None) -> list[Sample]:
-        """What the decoding thread does; its copy to the CPU waits for this stream alone."""
-        if self._stream is None or ready is None:
-            return cohort.samples()
-        with torch.cuda.stream(self._stream):
-            self._stream.wait_event(ready)
-            samples = cohort.samples()
-            self._stream.synchronize()  # before the cohort's memory may be used again
-        return samples
+        self._decoding.add(cohort)
 
     def _collect(self, *, wait: bool) -> list[Done]:
         """The submissions that ended; with `wait`, not before the next one is decoded, if one is being."""
         ended = []
-        while self._decoding and (wait or self._decoding[0][1].done()):
-            cohort, made = self._decoding.popleft()
-            error, wait = made.exception(), False
+        for cohort, made in self._decoding.ended(wait=wait):
             self._release(cohort)
             if (submission := self._submissions.get(cohort.ticket)) is None:
                 continue  # cancelled meanwhile
-            if isinstance(error, Exception):
+            if isinstance(error := made.exception(), Exception):
                 self._fail(cohort.ticket, error)
                 continue
-            submission.cohorts.remove(cohort)
-            for index, sample in zip(cohort.indices, made.result(), strict=True):
-                submission.samples[index] = sample
+            submission.put(cohort, made.result())
             if not submission.cohorts:
                 del self._submissions[cohort.ticket]
-                ended.append(Done(cohort.ticket, tuple(s for s in submission.samples if s is not None)))
+                ended += self._handed_on(Done(cohort.ticket, submission.made))
         failed, self._failed = self._failed, []
         return failed + ended
+
+    def _handed_on(self, done: Done) -> list[Done]:
+        """What ended, unless another submission waited for it."""
+        if done.ticket not in self._before:
+            return [done]
+        submission = self._submissions[self._before.pop(done.ticket)]
+        submission.put_before(done.ticket, done.made)
+        if not submission.before:
+            self._queue(submission)
+        return []

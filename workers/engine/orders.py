@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sitsearch.models.condition import Condition
-from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.recipe import Recipe, Reference
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.search.base import Proposal
 
@@ -20,6 +20,7 @@ class Order:
             it is computed again, and counted as recomputed, where it is no longer at hand.
         preview: show the data prediction on the way too; see `Sample.preview`.
         revisited: keep its last state although it is a finished image, see `Proposal`.
+        references: by which its recipe is guided, see `Proposal`.
     """
 
     recipe: Recipe
@@ -29,6 +30,7 @@ class Order:
     evaluated: bool = False
     preview: bool = False
     revisited: bool = False
+    references: tuple[Reference, ...] = ()
 
 
 def orders_of(
@@ -39,6 +41,15 @@ def orders_of(
         name: sampler.model_copy(update={"method": name}) for name in {p.recipe.method for p in proposals} if name
     }
     return [
-        Order(p.recipe, conditions[p.condition], by_method[p.recipe.method], p.known, p.evaluated, preview, p.revisited)
-        for p in proposals
+        Order(
+            proposal.recipe,
+            conditions[proposal.condition],
+            by_method[proposal.recipe.method],
+            proposal.known,
+            proposal.evaluated,
+            preview,
+            proposal.revisited,
+            proposal.references,
+        )
+        for proposal in proposals
     ]

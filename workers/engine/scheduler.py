@@ -39,6 +39,10 @@ class Cohort(Protocol):
     def rows(self) -> int:
         """Network rows that its next evaluation takes, at most."""
 
+    @property
+    def waits(self) -> bool:
+        """It needs something else before its next evaluation, and is passed over."""
+
 
 C = TypeVar("C", bound=Cohort)
 
@@ -210,14 +214,14 @@ class Scheduler(Generic[C]):
                 this forward takes only cohorts that have begun.
 
         Returns:
-            Empty only when nothing is queued, or nothing has begun and nothing may.
+            Empty only when all that is queued waits, or nothing has begun and nothing may.
         """
         picked: dict[C, _Claim[C]] = {}
         room, misfits = self.batch, 0
         queue = ((claim, cohort) for claim in self._order for cohort in claim)
         while room and misfits < MISFITS and (found := next(queue, None)):
             claim, cohort = found
-            if cohort in picked:
+            if cohort in picked or cohort.waits:
                 continue
             if cohort.rows > room:
                 misfits += 1

@@ -14,11 +14,13 @@ from sitsearch.models.guidance import Guidance
 from sitsearch.models.interpolants import interpolant_named
 from sitsearch.models.noise import blend, gaussian, neighbor
 from sitsearch.models.paths import PathChange
-from sitsearch.models.samplers import Sampler, make_sampler
+from sitsearch.models.samplers import Sampler, State, make_sampler
 from sitsearch.models.samplers.registry import method_named
+from sitsearch.workers.engine.guiding import GradientGuiding, Guiding, LookaheadGuiding, References
 from sitsearch.workers.engine.latents import Latents, Node
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.jobs.guides import Gradient
 from sitsearch.workers.jobs.recipe import Blend, Integrate, Neighbor, Op, Renoise
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.search.runs.drive import Made
@@ -32,19 +34,22 @@ class Sample:
     Attributes:
         image: `[H, W, 3]` uint8; of the data prediction, if the recipe ends before t = 1.
         x: `[C, H, W]` float32 on the generator's device: the state, or data prediction, that was decoded.
-        nfe, forwards: evaluations and network rows that it took.
-        nfe_again, forwards_again: those spent besides, on what was no longer at hand.
         preview: `[H, W, 3]` uint8, where it was ordered: the data prediction of the first evaluation at
             `PREVIEW_NOISE_LEVEL` or below, or of the last one made before, or the image itself if none was.
+        nfe, forwards: evaluations and network rows that it took.
+        gradients: of a verifier, that guided it.
+        nfe_again, forwards_again, gradients_again: those spent besides, on what was no longer at hand.
     """
 
     image: Tensor
     x: Tensor
+    preview: Tensor | None
     nfe: int
     forwards: int
+    gradients: int = 0
     nfe_again: int = 0
     forwards_again: int = 0
-    preview: Tensor | None = None
+    gradients_again: int = 0
 
 
 def made_of(samples: Sequence[Sample]) -> Made[Tensor]:
@@ -57,6 +62,8 @@ def made_of(samples: Sequence[Sample]) -> Made[Tensor]:
         nfe_again=sum(sample.nfe_again for sample in samples),
         forwards_again=sum(sample.forwards_again for sample in samples),
         previews=torch.stack(previews) if previews else None,
+        gradients=[sample.gradients for sample in samples],
+        gradients_again=sum(sample.gradients_again for sample in samples),
     )
 
 
@@ -88,6 +95,24 @@ class Field:
             method.name, steps=op.steps, interpolant=self.interpolant, prediction=self.prediction, **options
         )
 
+    def guiding(
+        self, start: float, ops: Sequence[Integrate], orders: Sequence[Order], references: References | None
+    ) -> Guiding | None:
+        """What guides the integrations `ops` of `orders` from time `start`; they share all but their draws."""
+        guide = ops[0].guide
+        if guide is None:
+            return None
+        steps = self._sampling.guided_steps(start, ops[0])
+        if isinstance(guide, Gradient):
+            return GradientGuiding(guide, steps, orders, ops, self.interpolant)
+        assert references is not None
+        first = References(references.x[: guide.references], references.rewards[: guide.references])
+        return LookaheadGuiding(guide, steps, first, self.interpolant)
+
+    def step_of(self, state: State) -> int:
+        """The step of its integration that a sampler's state is in."""
+        return state.index // (self.choice.inner if self._sampling.method.inner else 1)
+
     def query(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Where the network is asked for the field at `(x, t)`."""
         return self._change.to_own(x, t) if self._change else (x, t)
@@ -99,6 +124,10 @@ class Field:
     def data(self, prediction: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """The data prediction D(x, t)."""
         return self.interpolant.convert(prediction, x, t, self.prediction, "data")
+
+    def of_data(self, data: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The prediction at `(x, t)` that says this of the data."""
+        return self.interpolant.convert(data, x, t, "data", self.prediction)
 
 
 @dataclass(frozen=True)
@@ -138,7 +167,16 @@ def find_start(order: Order, keys: Sequence[bytes], latents: Latents, shape: tup
 
 def outline(order: Order) -> tuple[object, ...]:
     """What orders must have in common to move in lockstep, wherever they begin."""
-    return (order.sampler, _shape(order.recipe.ops), order.known, order.evaluated, order.preview, order.revisited)
+    shape = _shape(order.recipe.ops)
+    return (
+        order.sampler,
+        shape,
+        order.known,
+        order.evaluated,
+        order.preview,
+        order.revisited,
+        id(order.references),  # equal tables that are not one are guided apart
+    )
 
 
 def program(order: Order, start: Start) -> tuple[object, ...]:
@@ -156,7 +194,7 @@ def planned_rows(order: Order) -> int:
 
 def _shape(ops: Sequence[Op]) -> tuple[object, ...]:
     return tuple(
-        (op.op, op.to, getattr(op, "steps", 0), len(getattr(op, "nudges", ())))
+        (op.op, op.to, getattr(op, "steps", 0), len(getattr(op, "nudges", ())), getattr(op, "guide", None))
         if isinstance(op, Integrate | Renoise)
         else (op.op, getattr(op, "scale", None))
         for op in ops

@@ -1,7 +1,7 @@
 """What guides a trajectory, besides the model: how the data prediction is moved on the way.
 
-Classifier-free guidance is part of the field that is sampled (`SamplerChoice.guidance`). These follow a verifier: by the
-gradient of its score, or by samples whose scores are known. A recipe's integrations carry what guided them.
+Classifier-free guidance is part of the field that is sampled (`SamplerChoice.guidance`). These follow a verifier, by the
+gradient of its score or by samples whose scores are known. A recipe's integrations carry what guided them.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ class Gradient(GradientOptions):
 class Lookahead(Schema):
     """Guided by samples x_i whose scores are known (LiDAR, arXiv 2602.03211): D + s sum_i (w_i^r - w_i) x_i.
 
-    w_i = softmax_i(-|x_t - alpha x_i|^2 / (2 sigma^2 T)) and w_i^r the same with lambda r_i added. The temperature T is
-    our own: without it the weights are all but one-hot in as many dimensions as a picture has.
+    w_i = softmax_i(-|x_t - alpha x_i|^2 / (2 sigma^2 T)) and w_i^r the same with lambda r_i added, r_i the reward. The
+    temperature T is our own: without it the weights are all but one-hot in as many dimensions as a picture has.
 
     Attributes:
-        references: the first so many of the job's references are the x_i; r_i comes with each.
-        weight: lambda, per unit of r.
+        references: the first so many of the references that the candidate came with are the x_i.
+        weight: lambda.
         strength: s.
-        temperature: T.
+        temperature: T, in numbers that a state has.
         interval: times between which evaluations are guided.
     """
 

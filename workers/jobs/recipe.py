@@ -128,7 +128,24 @@ class Recipe(Schema):
         return next((op.guide for op in reversed(self.ops) if isinstance(op, Integrate)), None)
 
     @property
+    def guided(self) -> bool:
+        """One of its integrations is guided."""
+        return any(isinstance(op, Integrate) and op.guide is not None for op in self.ops)
+
+    @property
+    def follows_gradients(self) -> bool:
+        """One of them follows a verifier's gradient."""
+        return any(isinstance(op, Integrate) and isinstance(op.guide, Gradient) for op in self.ops)
+
+    @property
     def noise(self) -> Recipe:
         """The part of it that lies at t = 0: its start noise with the neighbours and blends that changed it."""
         count = next((i for i, op in enumerate(self.ops) if not isinstance(op, AtNoise)), len(self.ops))
         return self.prefix(count)
+
+
+class Reference(Schema):
+    """A finished sample by which others are guided, see `Lookahead`; `reward` is its score in standard units."""
+
+    recipe: Recipe
+    reward: float

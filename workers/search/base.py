@@ -19,7 +19,7 @@ from pydantic import Field
 from sitsearch.workers.errors import SearchError
 from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.job import Candidate
-from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.recipe import Recipe, Reference
 from sitsearch.workers.search.sampling import Sampling
 
 
@@ -39,6 +39,8 @@ class Proposal(Schema):
         nfe: what it costs, `Sampling.cost(recipe, known, evaluated)`; an adaptive sampler may take less.
         revisited: a later candidate may go on from its end, although that is a finished image.
         gradients: of a verifier, that it takes; `Sampling.gradients(recipe, known)`.
+        references: what a `Lookahead` of its recipe counts; a reference may itself be guided by those before it. They
+            are `revisited` candidates of the job.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Proposal(Schema):
     nfe: int
     revisited: bool = Field(False, exclude_if=lambda revisited: not revisited)
     gradients: int = Field(0, exclude_if=lambda gradients: not gradients)
+    references: tuple[Reference, ...] = Field((), exclude_if=lambda references: not references)
 
 
 class Allowance(Schema):

@@ -114,18 +114,15 @@ class Sampling(Schema):
         return Integrate(to=to, steps=steps, round=round, index=index, nudges=nudges, guide=self.guide)
 
     def guided_steps(self, start: float, op: Integrate) -> tuple[int, ...]:
-        """The steps of an integration from `start` that take a verifier's gradient, counted from its first, 0.
+        """The steps of an integration from `start` that are guided, counted from its first, 0.
 
         Which of a grid's steps these are does not depend on where a trajectory is cut.
         """
-        guide = op.guide
-        if not isinstance(guide, Gradient):
+        if op.guide is None:
             return ()
-        low, high = guide.interval
+        (low, high), every = op.guide.interval, getattr(op.guide, "every", 1)
         times = self.grid(start, op)[:-1]
-        return tuple(
-            step for step, t in enumerate(times) if low <= t <= high and round(self.place(t)) % guide.every == 0
-        )
+        return tuple(step for step, t in enumerate(times) if low <= t <= high and round(self.place(t)) % every == 0)
 
     def gradients(self, recipe: Recipe, known: int = 0) -> int:
         """Gradients of a verifier that a candidate takes; see `cost`."""
@@ -133,7 +130,7 @@ class Sampling(Schema):
         return sum(
             len(self.guided_steps(start, op))
             for start, op in zip(starts, recipe.ops[known:], strict=True)
-            if isinstance(op, Integrate)
+            if isinstance(op, Integrate) and isinstance(op.guide, Gradient)
         )
 
     @property

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from sitsearch.models.catalog import load_generator, model_card
-from sitsearch.workers.engine.engine import Done, Engine
+from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.forwards import buckets
 from sitsearch.workers.engine.machine import network_dtype, take_machine
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.engine.submissions import Done
 from sitsearch.workers.engine.trajectory import made_of, planned_rows
 from sitsearch.workers.jobs.offer import ModelOffer
 from sitsearch.workers.jobs.request import SamplerChoice

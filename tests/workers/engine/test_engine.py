@@ -14,9 +14,10 @@ from sitsearch.models.condition import Condition
 from sitsearch.models.generator import SiTGenerator
 from sitsearch.models.noise import gaussian
 from sitsearch.models.samplers import make_sampler
-from sitsearch.workers.engine.engine import Done, Engine
+from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.forwards import buckets, filling
 from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.engine.submissions import Done
 from sitsearch.workers.engine.trajectory import Sample
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.jobs.request import SamplerChoice

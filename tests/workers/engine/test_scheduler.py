@@ -19,6 +19,7 @@ class Cohort:
     ticket: int
     rows: int
     left: int = 1
+    waits: bool = False
 
 
 def submit(

@@ -122,6 +122,7 @@ TestEngineMachine = EngineMachine.TestCase
 class Cohort:
     ticket: int
     rows: int
+    waits: bool = False
 
 
 @dataclass

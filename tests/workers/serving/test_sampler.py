@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sitsearch.models.condition import Condition
 from sitsearch.models.generator import Rows, SiTGenerator
-from sitsearch.workers.engine.engine import Done, Engine
+from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.engine.submissions import Done
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.serving.sampler import SamplerReplica

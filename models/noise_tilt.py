@@ -3,8 +3,8 @@
 The step's mean stays as it is, and its noise becomes sqrt(rho) W(g) + sqrt(1 - rho) eps: W makes of a gradient g what a
 draw of N(0, I) could be, so that the states stay where the network was trained. As in the paper, W projects: a set of
 numbers is sorted, each is moved into the interval in which the Gaussian's order statistic of its rank lies with a
-probability of 99.99 %, and all go back to their places; by turns for all numbers of a state, for tiles of it and for its
-frequencies. Which domains, their order and the normal approximation of the intervals are our own choice.
+probability of 99.99 %, and all go back to their places; by turns for all numbers of a state, for tiles of it and for
+its frequencies. Which domains, their order and the normal approximation of the intervals are our own choice.
 """
 
 from __future__ import annotations

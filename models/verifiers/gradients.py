@@ -24,8 +24,8 @@ Shift = tuple[float, float]
 class Gradients:
     """d score / d x of states x that a decoder turns into the pictures which a verifier scores.
 
-    Batches are padded as `Scorer`'s are, so that a row gets the same bits whatever is beside it. The generator's network
-    has no part in it: x is a data prediction, or any other state that can be decoded.
+    Batches are padded as `Scorer`'s are, so that a row gets the same bits whatever is beside it. The generator's
+    network has no part in it: x is a data prediction, or any other state that can be decoded.
 
     Args:
         verifier: a differentiable one.

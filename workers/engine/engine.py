@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import torch
@@ -28,7 +28,7 @@ from sitsearch.workers.engine.gradients import Gradients, Source
 from sitsearch.workers.engine.latents import Latents
 from sitsearch.workers.engine.machine import keep_what_is_made
 from sitsearch.workers.engine.orders import Order
-from sitsearch.workers.engine.references import tables_of
+from sitsearch.workers.engine.references import Table, tables_of
 from sitsearch.workers.engine.scheduler import Scheduler
 from sitsearch.workers.engine.submissions import Done, Submission
 from sitsearch.workers.engine.trajectory import outline, planned_rows
@@ -170,18 +170,19 @@ class Engine:
         work = sum(len(indices) * planned_rows(orders[indices[0]]) for indices in alike.values())
         tables = tables_of(job, orders, self.latents)
         submission = Submission(job, work, priority, cohorts, [None] * len(orders), tables)
-        for table in tables.values():
-            if table.missing:
-                before = self.submit(job, table.missing, priority=priority)
-                submission.before[before] = table
-                self._before[before] = ticket
-        if not submission.before:
-            self._queue(submission)
+        self._make_again(ticket, submission, tables.values())
         self._submissions[ticket] = submission
         return ticket
 
-    def _queue(self, submission: Submission) -> None:
-        """Let a submission's cohorts begin."""
+    def _make_again(self, ticket: int, submission: Submission, tables: Iterable[Table]) -> None:
+        """Order what tables miss for a submission; if they miss nothing any more, its cohorts may begin."""
+        for table in tables:
+            if missing := table.missing:
+                before = self.submit(submission.job, missing, priority=submission.priority)
+                submission.before[before] = table
+                self._before[before] = ticket
+        if submission.before:
+            return
         for cohort in submission.cohorts:
             cohort.take_references(submission.tables)
         cohorts = tuple(submission.cohorts)
@@ -370,8 +371,7 @@ class Engine:
         """What ended, unless another submission waited for it."""
         if done.ticket not in self._before:
             return [done]
-        submission = self._submissions[self._before.pop(done.ticket)]
-        submission.put_before(done.ticket, done.made)
-        if not submission.before:
-            self._queue(submission)
+        ticket = self._before.pop(done.ticket)
+        submission = self._submissions[ticket]
+        self._make_again(ticket, submission, [submission.put_before(done.ticket, done.made)])
         return []

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from sitsearch.workers.engine.guiding import References
 from sitsearch.workers.engine.latents import Latents, keys
 from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.engine.trajectory import Sample
-from sitsearch.workers.jobs.recipe import Integrate, Recipe, Reference
+from sitsearch.workers.jobs.recipe import Integrate, Recipe
 
 
 class Table:
@@ -23,9 +22,6 @@ class Table:
         order: one of the orders; its references are of its condition, and sampled as it is.
         latents: the states that are at hand.
 
-    Attributes:
-        missing: orders for the references that are lost. One that is guided comes with those that guide it.
-
     Raises:
         ValueError: the order counts more references than it came with.
     """
@@ -34,30 +30,34 @@ class Table:
         count = counted(order.recipe)
         if count > len(order.references):
             raise ValueError(f"an order counts {count} references and came with {len(order.references)}")
-        self._rewards = [reference.reward for reference in order.references[:count]]
-        self._states: list[Tensor | None] = []
-        self.missing: list[Order] = []
-        parts: dict[int, tuple[Reference, ...]] = {}
-        for reference in order.references[:count]:
-            node = latents.get(keys(job, order.condition, order.sampler, reference.recipe)[-1])
-            self._states.append(None if node is None else node.x)
-            if node is None:
-                first = counted(reference.recipe)
-                before = parts.setdefault(first, order.references[:first])
-                self.missing.append(
-                    Order(reference.recipe, order.condition, order.sampler, revisited=True, references=before)
-                )
+        self._order, self._references = order, order.references[:count]
+        nodes = [latents.get(keys(job, order.condition, order.sampler, one.recipe)[-1]) for one in self._references]
+        self._states = [None if node is None else node.x for node in nodes]
+
+    @property
+    def missing(self) -> list[Order]:
+        """Orders for lost references that can be made now: those that count the fewest others. None if all are here."""
+        pairs = zip(self._references, self._states, strict=True)
+        lost = [reference.recipe for reference, state in pairs if state is None]
+        fewest = min(map(counted, lost), default=0)
+        before, order = self._references[:fewest], self._order
+        return [
+            Order(recipe, order.condition, order.sampler, revisited=True, references=before)
+            for recipe in lost
+            if counted(recipe) == fewest
+        ]
 
     def take(self, samples: Sequence[Sample]) -> None:
         """What was `missing`, made again."""
-        made = iter(samples)
-        self._states = [next(made).x if state is None else state for state in self._states]
+        made = {order.recipe: sample.x for order, sample in zip(self.missing, samples, strict=True)}
+        pairs = zip(self._references, self._states, strict=True)
+        self._states = [made.get(reference.recipe) if state is None else state for reference, state in pairs]
 
     @cached_property
     def references(self) -> References:
         """All of them, once none is missing."""
         x = torch.stack([state for state in self._states if state is not None])
-        return References(x, torch.tensor(self._rewards, dtype=x.dtype, device=x.device))
+        return References(x, torch.tensor([one.reward for one in self._references], dtype=x.dtype, device=x.device))
 
 
 def counted(recipe: Recipe) -> int:

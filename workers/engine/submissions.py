@@ -60,15 +60,17 @@ class Submission:
         for index, sample in zip(cohort.indices, samples, strict=True):
             self.samples[index] = sample
 
-    def put_before(self, ticket: int, samples: Sequence[Sample]) -> None:
-        """Take the references that another submission made for it again."""
-        self.before.pop(ticket).take(samples)
+    def put_before(self, ticket: int, samples: Sequence[Sample]) -> Table:
+        """Take references that another submission made for it again; returns their table."""
+        table = self.before.pop(ticket)
+        table.take(samples)
         nfe, forwards, gradients = self.again
         self.again = (
             nfe + sum(sample.nfe + sample.nfe_again for sample in samples),
             forwards + sum(sample.forwards + sample.forwards_again for sample in samples),
             gradients + sum(sample.gradients + sample.gradients_again for sample in samples),
         )
+        return table
 
     @property
     def made(self) -> tuple[Sample, ...]:

@@ -1,7 +1,7 @@
 """What guides a trajectory, besides the model: how the data prediction is moved on the way.
 
-Classifier-free guidance is part of the field that is sampled (`SamplerChoice.guidance`). These follow a verifier, by the
-gradient of its score or by samples whose scores are known. A recipe's integrations carry what guided them.
+Classifier-free guidance is part of the field that is sampled (`SamplerChoice.guidance`). These follow a verifier, by
+the gradient of its score or by samples whose scores are known. A recipe's integrations carry what guided them.
 """
 
 from __future__ import annotations

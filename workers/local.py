@@ -22,6 +22,7 @@ from sitsearch.models.generator import Generator
 from sitsearch.models.verifiers.base import Verifier
 from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.gradients import Here
 from sitsearch.workers.engine.judge import has_features, judges_sets, scores_by_name, set_scores, telling_features
 from sitsearch.workers.engine.offers import METHODS, method_named
 from sitsearch.workers.engine.orders import Order, orders_of
@@ -30,9 +31,9 @@ from sitsearch.workers.errors import Unsuitable
 from sitsearch.workers.jobs.job import Candidate, Progress, Result, Usage
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.search.base import Proposal
-from sitsearch.workers.search.runs.defaults import with_sampler
+from sitsearch.workers.search.runs.defaults import with_guide, with_sampler
 from sitsearch.workers.search.runs.drive import InMemory, Made, drive
-from sitsearch.workers.search.runs.start import JUDGES_SETS, Run, start_run
+from sitsearch.workers.search.runs.start import JUDGES_SETS, NO_GRADIENTS, Run, start_run
 
 DEFAULT_SAMPLER = SamplerChoice()
 
@@ -63,6 +64,8 @@ def search(
     stop: Mapping[str, Any] | None = None,
     rule: str = "rank",
     auditors: Mapping[str, Verifier] | None = None,
+    guide: str | Mapping[str, Any] | None = None,
+    guides: Mapping[str, Verifier] | None = None,
     default_sampler: SamplerChoice = DEFAULT_SAMPLER,
     batch: int = 32,
     deterministic: bool = True,
@@ -84,6 +87,9 @@ def search(
         stop: fields of `StopRules`.
         rule: of an ensemble, see `sitsearch.workers.search.runs.selection`.
         auditors: by name; they are asked of the best so far and never select.
+        guide: name of the verifier whose gradient trajectories follow, or the fields of `GuideChoice`; "off" lets
+            `auto` follow none.
+        guides: verifiers by name that select nothing, for `guide` to name.
         default_sampler: for instance the model card's.
         batch, deterministic: see `Engine`.
 
@@ -93,6 +99,7 @@ def search(
         pydantic.ValidationError: a field is unknown or out of range.
     """
     selecting = dict(verifier) if isinstance(verifier, Mapping) else {"verifier": verifier}
+    guiding = dict(guides or {})
     ensemble = {"name": "ensemble", "members": list(selecting), "rule": rule}
     choice = ensemble if len(selecting) > 1 else next(iter(selecting))
     conditions = [condition] if isinstance(condition, Condition) else list(condition)
@@ -105,6 +112,7 @@ def search(
             "budget": {"nfe": budget} if isinstance(budget, int) else dict(budget),
             "verifier": choice,
             "auditors": list(auditors or {}),
+            "guide": guide if guide is None or isinstance(guide, str) else dict(guide),
             "search": algorithm if isinstance(algorithm, str) else dict(algorithm),
             "sampler": dict(sampler or {}),
             "seed": seed,
@@ -113,9 +121,11 @@ def search(
             "stop": dict(stop or {}),
         }
     )
+    every = selecting | guiding | dict(auditors or {})
     request = with_sampler(request, default_sampler, METHODS.values())
+    request = with_guide(request, [name for name, one in every.items() if one.differentiable], ())
     engine = Engine(generator, batch=batch, deterministic=deterministic)
-    return run_request(engine, selecting | dict(auditors or {}), request, conditions=conditions)
+    return run_request(engine, every, request, conditions=conditions)
 
 
 def run_request(
@@ -141,7 +151,11 @@ def run_request(
     for field, name in request.verifiers:
         if not request.condition.is_many and judges_sets(verifiers[name]):
             raise Unsuitable(field, JUDGES_SETS.format(name=name))
+    if request.gradient is not None and not verifiers[request.gradient.verifier].differentiable:
+        able = [name for name, verifier in verifiers.items() if verifier.differentiable]
+        raise Unsuitable("guide.verifier", NO_GRADIENTS.format(name=request.gradient.verifier, able=able))
     run = start_run(request, method_named(request.sampler.method), METHODS.values())
+    engine.guides = Here(verifiers, engine.generator.decoder, batch=engine.batch)
     here = _Here(engine, verifiers, request, conditions, watch)
     deadline = None if request.budget.seconds is None else time.monotonic() + request.budget.seconds
     _complete(drive(run, here, out_of_time=lambda: deadline is not None and time.monotonic() >= deadline))

@@ -80,9 +80,9 @@ class Allowance(Schema):
         by_method = [one for one in (self.sampling, *self.steered, *self.guided) if one.named == recipe.method]
         return next((one for one in by_method if one.guide == recipe.guide), (by_method or [self.sampling])[0])
 
-    def by(self, method: str) -> Sampling | None:
-        """The sampling by a method; None if it cannot be had."""
-        every = (self.sampling, *self.steered)
+    def by(self, method: str, *, guided: bool = False) -> Sampling | None:
+        """The sampling by a method, guided or not; None if it cannot be had."""
+        every = self.guided if guided else (self.sampling, *self.steered)
         return next((one for one in every if one.method.name == method), None)
 
 

@@ -18,6 +18,7 @@ from sitsearch.workers.search.algorithms.backtracking import Backtracking
 from sitsearch.workers.search.algorithms.epsilon_greedy import EpsilonGreedy
 from sitsearch.workers.search.algorithms.evolutionary import EvoSearch
 from sitsearch.workers.search.algorithms.fk_steering import FkSteering
+from sitsearch.workers.search.algorithms.lookahead import LookaheadSearch
 from sitsearch.workers.search.algorithms.paths import PathSearch
 from sitsearch.workers.search.algorithms.random_search import RandomSearch
 from sitsearch.workers.search.algorithms.revisit import RevisitSearch
@@ -60,6 +61,7 @@ ALGORITHMS: dict[str, Search[Any]] = _with_plugins(
         EpsilonGreedy(),
         EvoSearch(),
         FkSteering(),
+        LookaheadSearch(),
         RevisitSearch(),
         Rollover(),
         SuccessiveHalving(),

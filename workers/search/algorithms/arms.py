@@ -24,7 +24,9 @@ from sitsearch.workers.search.algorithms.successive_halving import HalvingState,
 from sitsearch.workers.search.draws import uniform
 from sitsearch.workers.search.sampling import Sampling
 
-ArmName = Literal["random", "rollover", "particles", "halving", "revisit"]
+ArmName = Literal[
+    "guided", "guided_particles", "guided_rollover", "random", "rollover", "particles", "halving", "revisit"
+]
 
 #: Draws of the seeds of passes; the searches' own draws have rounds below it.
 SEEDS = 2**40
@@ -49,6 +51,11 @@ class _Pass(Schema):
         """NFE that it may still spend."""
         return self.state.left
 
+    @property
+    def gradients_left(self) -> int:
+        """Gradients of a verifier that it may still take, at most: one an evaluation."""
+        return self.left if self.state.sampling.guide is not None else 0
+
     def ask(self) -> tuple[base.Proposal, ...]:
         """What it wants next; nothing once it is over."""
         return self.search.ask(self.state)
@@ -65,7 +72,7 @@ class RandomPass(_Pass):
     """Of random search, by draws of its own."""
 
     search: ClassVar[base.Search[Any]] = RandomSearch()
-    arm: Literal["random"]
+    arm: Literal["random", "guided"]
     state: RandomState
 
 
@@ -73,7 +80,7 @@ class RolloverPass(_Pass):
     """Of rollover budget forcing."""
 
     search: ClassVar[base.Search[Any]] = Rollover()
-    arm: Literal["rollover"]
+    arm: Literal["rollover", "guided_rollover"]
     state: RolloverState
 
 
@@ -81,7 +88,7 @@ class FunnelPass(_Pass):
     """Of Feynman-Kac steering."""
 
     search: ClassVar[base.Search[Any]] = FkSteering()
-    arm: Literal["particles"]
+    arm: Literal["particles", "guided_particles"]
     state: FkState
 
 
@@ -112,7 +119,8 @@ class Arm:
         kind: of its passes.
         prior: what a pass gains on random search of the same NFE, in standard deviations of the scores.
         method: the sampling method that it needs; None is the request's own.
-        around: its passes begin at the best candidates so far.
+        around: its passes begin at the best candidates so far, and are guided if these were.
+        guided: its trajectories follow a verifier's gradient.
         options: of its search, where they are not the defaults.
     """
 
@@ -120,10 +128,14 @@ class Arm:
     prior: float
     method: str | None = None
     around: bool = False
+    guided: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 ARMS: dict[ArmName, Arm] = {
+    "guided": Arm(RandomPass, 2.0, method="glass", guided=True),
+    "guided_particles": Arm(FunnelPass, 2.4, method="glass", guided=True),
+    "guided_rollover": Arm(RolloverPass, 2.5, method="glass", guided=True),
     "random": Arm(RandomPass, 0.0),
     "rollover": Arm(RolloverPass, 1.0, method="glass"),
     "particles": Arm(FunnelPass, 0.7, method="glass"),
@@ -132,19 +144,32 @@ ARMS: dict[ArmName, Arm] = {
 }
 
 
+def can_be_had(name: ArmName, allowance: base.Allowance) -> bool:
+    """Whether what an arm needs is there, but for a candidate to begin around."""
+    arm = ARMS[name]
+    return arm.around or allowance.by(arm.method or allowance.sampling.method.name, guided=arm.guided) is not None
+
+
 def sampling_of(arm: Arm, allowance: base.Allowance, best: base.Scored | None) -> Sampling | None:
     """How passes of an arm are sampled; None if that cannot be had, or if there is no candidate to begin around.
 
     One of as many generations as there may be is none.
     """
     if not arm.around:
-        return allowance.sampling if arm.method is None else allowance.by(arm.method)
+        return allowance.by(arm.method or allowance.sampling.method.name, guided=arm.guided)
     if best is None or generations(best.recipe) >= MOST_GENERATIONS:
         return None
     return allowance.of(best.recipe)
 
 
-def begun(name: ArmName, allowance: base.Allowance, number: int, nfe: int, best: base.Scored | None) -> Pass | None:
+def begun(
+    name: ArmName,
+    allowance: base.Allowance,
+    number: int,
+    nfe: int,
+    best: base.Scored | None,
+    gradients: int | None = None,
+) -> Pass | None:
     """A pass of an arm before its first round; None if the arm cannot begin one now.
 
     Args:
@@ -153,10 +178,11 @@ def begun(name: ArmName, allowance: base.Allowance, number: int, nfe: int, best:
         number: of the pass, counted from 0 over all arms.
         nfe: what it may spend.
         best: the best finished candidate so far.
+        gradients: of a verifier, that it may take; None is any number.
     """
     arm = ARMS[name]
     sampling = sampling_of(arm, allowance, best)
-    if sampling is None:
+    if sampling is None or (sampling.guide is not None and gradients is not None and gradients < nfe):
         return None
     seed = int(uniform(allowance.seed, SEEDS, number) * 2**53)
     own = base.Allowance(seed=seed, nfe=nfe, keep=1, sampling=sampling)

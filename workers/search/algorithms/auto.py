@@ -129,6 +129,7 @@ class AutoSearch:
     reference: ClassVar[str] = "sitsearch, after Balef et al. 2025, arXiv 2505.05226"
     stochastic: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    chooses_guide: ClassVar[bool] = True
     paper: ClassVar[Mapping[str, Any]] = {}
     Options: ClassVar[type[base.Options]] = AutoOptions
     State: ClassVar[type[base.State]] = AutoState
@@ -262,8 +263,10 @@ def _next_pass(state: AutoState, passes: Sequence[Pass], number: int, nfe: int) 
         count = counts.get(name, 0) + under_way.count(name) or UNTRIED
         return found.get(name, level + prior[name]) + (state.options.alpha * math.log(rounds) / count) ** 2
 
+    most = state.allowance.gradients
+    gradients = None if most is None else most - state.gradients - sum(part.gradients_left for part in passes)
     for name in sorted(state.options.arms, key=index, reverse=True):  # stable: the first of equals is ahead
-        part = begun(name, state.allowance, number, nfe, state.best)
+        part = begun(name, state.allowance, number, nfe, state.best, gradients)
         if part is not None and part.ask():
             return part
     return None

@@ -6,7 +6,7 @@ from typing import Any
 
 from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.request import GenerateRequest
-from sitsearch.workers.search.algorithms.arms import ARMS
+from sitsearch.workers.search.algorithms.arms import ARMS, can_be_had
 from sitsearch.workers.search.base import Allowance
 from sitsearch.workers.search.lessons.priors import as_it_comes
 from sitsearch.workers.search.lessons.record import LEAST_JOBS, Expected, Learnt, Sums, band_of
@@ -113,7 +113,7 @@ def _apart(higher: Sums, lower: Sums) -> float:
 def _intended(request: GenerateRequest, allowance: Allowance) -> tuple[tuple[ArmPrior, ...], float]:
     """The arms that the automatic search could begin, the most promising first, and its share of random search."""
     options: Any = options_of(ALGORITHMS["auto"], request.search)
-    open_arms = [name for name in options.arms if (method := ARMS[name].method) is None or allowance.by(method)]
+    open_arms = [name for name in options.arms if can_be_had(name, allowance)]
     priors = {name: options.priors.get(name, ARMS[name].prior) for name in open_arms}
     ordered = sorted(priors, key=lambda name: -priors[name])
     return tuple(ArmPrior(arm=name, prior=priors[name]) for name in ordered), options.share

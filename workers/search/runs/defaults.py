@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from sitsearch.workers.jobs.offer import SamplerOffer
-from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
+from sitsearch.workers.jobs.request import GenerateRequest, GuideChoice, SamplerChoice
 from sitsearch.workers.search.noise import noise_for
 from sitsearch.workers.search.registry import ALGORITHMS
 
@@ -34,6 +34,34 @@ def with_sampler(request: GenerateRequest, default: SamplerChoice, methods: Iter
     if noise.pop("method", method) == method and not named:
         given = noise | given
     return request.model_copy(update={"sampler": default.model_copy(update=given)})
+
+
+def with_guide(request: GenerateRequest, differentiable: Collection[str], auditors: Sequence[str]) -> GenerateRequest:
+    """The request with what it leaves open about guidance filled in.
+
+    A guide without a verifier follows the first of those that select which has gradients. `auto`, which chooses what it
+    guides, gets a guide where there are auditors. A search that is guided by a gradient, or by the scores of other
+    samples, and names no auditors gets the default ones, unless it asks to go without.
+
+    Args:
+        request: as it came.
+        differentiable: verifiers that have gradients.
+        auditors: the default ones, of those that can judge what the request asks for.
+    """
+    guide, search = request.guide, ALGORITHMS.get(request.search.algorithm)
+    if request.condition.is_many or (guide is not None and not guide.enabled):
+        return request
+    able = [name for name in request.verifier.names if name in differentiable]
+    taken = {*request.verifier.names, guide.verifier if guide and guide.verifier else next(iter(able), "")}
+    default = tuple(name for name in auditors if name not in taken)
+    if guide is None and able and getattr(search, "chooses_guide", False) and (request.auditors or default):
+        guide = GuideChoice(verifier=able[0])
+    elif guide is not None and guide.verifier is None and able:
+        guide = guide.model_copy(update={"verifier": able[0]})
+    steered = guide is not None or getattr(search, "steers", False)
+    unaudited = guide is not None and guide.unaudited
+    audited = request.auditors or (default if steered and not unaudited else ())
+    return request.model_copy(update={"guide": guide, "auditors": audited})
 
 
 def class_index(wanted: str | int | None, classes: Sequence[str]) -> int | None:

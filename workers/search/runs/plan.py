@@ -23,6 +23,12 @@ def sampling_of(request: GenerateRequest, method: SamplerOffer) -> Sampling:
         message = f"must be left out: {method.name} draws other noises at other steps, so no winner can be re-generated"
         raise Unsuitable("sampler.final_steps", message)
     guide = request.gradient
+    if guide is not None and not request.auditors and request.guide is not None and not request.guide.unaudited:
+        message = (
+            "must name a verifier that neither selects nor guides: a guided search may exploit the errors of the one "
+            "it follows. `guide.unaudited` goes without"
+        )
+        raise Unsuitable("auditors", message)
     if guide is not None and method.adaptive:
         raise Unsuitable("guide", f"goes with methods of fixed steps, not with {method.name}, which chooses its own")
     if guide is not None and guide.noise and (method.noise_first or not method.stochastic):

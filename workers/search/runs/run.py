@@ -359,4 +359,8 @@ def _algorithm(request: GenerateRequest, method: SamplerOffer) -> Search[Any]:
     search = ALGORITHMS[name]
     if search.stochastic and not method.stochastic:
         raise Unsuitable("sampler.method", f"algorithm {name!r} needs a stochastic one, not {method.name!r}")
+    if getattr(search, "steers", False) and method.adaptive:
+        raise Unsuitable("sampler.method", f"algorithm {name!r} needs one of fixed steps, not {method.name!r}")
+    if getattr(search, "steers", False) and request.gradient is not None:
+        raise Unsuitable("guide", f"goes with other algorithms: {name!r} guides trajectories by itself")
     return search

@@ -17,6 +17,8 @@ JUDGES_SETS = (
     "verifier {name!r} judges sets of images and goes with `condition.classes`; a class or a prompt takes one that "
     "judges each image by itself"
 )
+#: Why a verifier is refused as a guide.
+NO_GRADIENTS = "verifier {name!r} has no gradients to follow; those that have: {able}"
 
 
 def start_run(request: GenerateRequest, method: SamplerOffer, methods: Iterable[SamplerOffer] = ()) -> Run:

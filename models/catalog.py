@@ -13,7 +13,7 @@ import torch
 from sitsearch.models.autoencoder import downsampling, load_autoencoder
 from sitsearch.models.card_files import CARDS, ROOT, known_cards
 from sitsearch.models.errors import BadCard, BadWeights
-from sitsearch.models.generator import Decoder, Generator, SiTGenerator
+from sitsearch.models.generator import Decoder, Generator, Pixels, SiTGenerator
 from sitsearch.models.loading.pickles import check_pickle, files_of
 from sitsearch.models.loading.sit import load_sit
 from sitsearch.models.model_card import AutoencoderTable, ModelCard, SiTTable, model_card
@@ -27,6 +27,7 @@ __all__ = [
     "ModelCard",
     "VerifierCard",
     "known_cards",
+    "load_decoder",
     "load_generator",
     "load_verifier",
     "model_card",
@@ -70,6 +71,19 @@ def load_generator(name: str, *, device: str = "cpu", dtype: torch.dtype = torch
         return load_text_to_image(path, device=device, dtype=dtype, **network.options)
     except ValueError as error:
         raise error if isinstance(error, BadWeights) else BadCard(f"the card {card.file.path}: {error}") from error
+
+
+def load_decoder(name: str, *, device: str = "cpu") -> Decoder:
+    """The way from states to pixels of card `name`, without its network.
+
+    Raises:
+        UnknownCard, BadCard, BadWeights: as `load_generator`.
+    """
+    card = model_card(name)
+    with files_of(card.file):
+        if isinstance(card.table.network, SiTTable):
+            return _decoder(card, device) or Pixels()
+    return load_generator(name, device=device).decoder  # a pipeline's is part of it
 
 
 def _decoder(card: ModelCard, device: str) -> Decoder | None:

@@ -23,7 +23,14 @@ from sitsearch.models.verifiers.base import Verifier
 from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.gradients import Here
-from sitsearch.workers.engine.judge import has_features, judges_sets, scores_by_name, set_scores, telling_features
+from sitsearch.workers.engine.judge import (
+    has_features,
+    has_gradients,
+    judges_sets,
+    scores_by_name,
+    set_scores,
+    telling_features,
+)
 from sitsearch.workers.engine.offers import METHODS, method_named
 from sitsearch.workers.engine.orders import Order, orders_of
 from sitsearch.workers.engine.trajectory import Sample, made_of
@@ -123,7 +130,7 @@ def search(
     )
     every = selecting | guiding | dict(auditors or {})
     request = with_sampler(request, default_sampler, METHODS.values())
-    request = with_guide(request, [name for name, one in every.items() if one.differentiable], ())
+    request = with_guide(request, [name for name, one in every.items() if has_gradients(one)], ())
     engine = Engine(generator, batch=batch, deterministic=deterministic)
     return run_request(engine, every, request, conditions=conditions)
 
@@ -151,8 +158,8 @@ def run_request(
     for field, name in request.verifiers:
         if not request.condition.is_many and judges_sets(verifiers[name]):
             raise Unsuitable(field, JUDGES_SETS.format(name=name))
-    if request.gradient is not None and not verifiers[request.gradient.verifier].differentiable:
-        able = [name for name, verifier in verifiers.items() if verifier.differentiable]
+    if request.gradient is not None and not has_gradients(verifiers[request.gradient.verifier]):
+        able = ", ".join(name for name, verifier in verifiers.items() if has_gradients(verifier)) or "none"
         raise Unsuitable("guide.verifier", NO_GRADIENTS.format(name=request.gradient.verifier, able=able))
     run = start_run(request, method_named(request.sampler.method), METHODS.values())
     engine.guides = Here(verifiers, engine.generator.decoder, batch=engine.batch)

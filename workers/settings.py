@@ -32,6 +32,10 @@ class Settings(BaseSettings):
     # Workers
     models: tuple[str, ...] = Field(("glyphs",), description="model cards served by this deployment")
     verifiers: tuple[str, ...] = Field(("classifier",), description="verifier cards served by this deployment")
+    auditors: tuple[str, ...] = Field(
+        ("auditor",),
+        description="verifiers that audit guided searches which name no auditors, those of them that are served",
+    )
     verifier_pools: Path | None = Field(
         None, description="TOML file with a table for each verifier: `replicas`, `batch`, `gpus`, `cpus`"
     )

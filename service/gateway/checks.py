@@ -14,8 +14,8 @@ from sitsearch.service.gateway.problems import FieldError, Invalid
 from sitsearch.workers.errors import BudgetTooSmall, Unsuitable
 from sitsearch.workers.jobs.offer import AlgorithmOffer, ModelOffer, Offer, SamplerOffer, VerifierOffer
 from sitsearch.workers.jobs.request import GenerateRequest
-from sitsearch.workers.search.runs.defaults import class_index, with_sampler
-from sitsearch.workers.search.runs.plan import reserved, sampling_of
+from sitsearch.workers.search.runs.defaults import class_index, with_guide, with_sampler
+from sitsearch.workers.search.runs.plan import gradients_kept, reserved, sampling_of
 from sitsearch.workers.search.runs.start import JUDGES_SETS, start_run
 
 Named = TypeVar("Named", ModelOffer, VerifierOffer, AlgorithmOffer, SamplerOffer)
@@ -36,6 +36,8 @@ def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[Gene
     model = _pick("model", "model", request.model, offer.models)
     indices = _class_indices(request, model)
     fitting = [verifier for verifier in offer.verifiers if not verifier.models or model.name in verifier.models]
+    auditors = [v.name for v in fitting if v.name in offer.auditors and _can_audit(v, request, model)]
+    request = with_guide(request, [verifier.name for verifier in fitting if verifier.differentiable], auditors)
     for field, name in request.verifiers:
         verifier = _pick(field, "verifier", name, fitting)
         _check_needs(field, verifier, request, model)
@@ -45,6 +47,7 @@ def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[Gene
         if "preview" in verifier.needs and field.startswith("auditors"):
             message = f"verifier {verifier.name!r} judges trajectories while they are made, and cannot audit"
             raise _refusal("verifier-unsuitable", field, message)
+    _check_guide(request, fitting)
     algorithm = _pick("search.algorithm", "algorithm", request.search.algorithm, offer.algorithms)
     _check_options(algorithm, request.search.options)
     request = with_sampler(request, model.default_sampler, model.samplers)
@@ -104,6 +107,29 @@ def _check_needs(field: str, verifier: VerifierOffer, request: GenerateRequest, 
         raise _refusal("verifier-unsuitable", "allocation", message, ("uniform",))
 
 
+def _can_audit(verifier: VerifierOffer, request: GenerateRequest, model: ModelOffer) -> bool:
+    """Whether a verifier can look at the images that are asked for, as an auditor that nobody named."""
+    try:
+        _check_needs("auditors", verifier, request, model)
+    except Invalid:
+        return False
+    return not verifier.sets and "preview" not in verifier.needs
+
+
+def _check_guide(request: GenerateRequest, fitting: Sequence[VerifierOffer]) -> None:
+    """Refuse a guide without gradients, and one of many conditions."""
+    guide = request.guide
+    if guide is None or not guide.enabled:
+        return
+    if request.condition.is_many:
+        raise _refusal("guide-unsuitable", "guide", "goes with one condition; a search over many is not guided")
+    able = [verifier.name for verifier in fitting if verifier.differentiable]
+    if guide.verifier not in able:
+        name = guide.verifier or request.verifier.name
+        message = f"verifier {name!r} has no gradients to follow"
+        raise _refusal("verifier-unsuitable", "guide.verifier", message, able)
+
+
 def _check_options(algorithm: AlgorithmOffer, options: dict[str, Any]) -> None:
     schema = algorithm.options_schema
     known = schema.get("properties", {})
@@ -137,7 +163,9 @@ def _check_budget(
         sampling = sampling_of(request, method)
         start_run(request, method, methods)
     except Unsuitable as error:
-        slug = "stop-unsuitable" if error.field.startswith("stop.") else "sampler-unsuitable"
+        slug = {"stop": "stop-unsuitable", "guide": "guide-unsuitable", "auditors": "guide-unsuitable"}.get(
+            error.field.partition(".")[0], "sampler-unsuitable"
+        )
         raise _refusal(slug, error.field, error.message) from None
     except pydantic.ValidationError as error:  # what an algorithm's schema does not tell
         found = [
@@ -147,12 +175,15 @@ def _check_budget(
         raise Invalid(found, slug="invalid-option") from None
     except BudgetTooSmall as error:
         rows = sampler.rows if error.unit == "forwards" else 1
+        takes, last = sampling.whole * rows, reserved(request, sampling) * rows
+        if error.unit == "gradients":
+            takes, last = sampling.gradients_whole, gradients_kept(request, sampling)
         images = request.num_images * request.per_condition * len(request.condition.each)
         message = (
             f"{images} image{'s' if images > 1 else ''} by {request.search.algorithm!r}: "
             f"at least {error.least} {error.unit}; "
-            f"a candidate of {sampler.steps} {sampler.method} steps takes {sampling.whole * rows}"
+            f"a candidate of {sampler.steps} {sampler.method} steps takes {takes}"
         )
         if sampler.final_steps is not None:
-            message += f", the final generation {reserved(request, sampling) * rows}"
+            message += f", the final generation {last}"
         raise _refusal("budget-too-small", f"budget.{error.unit}", message) from None

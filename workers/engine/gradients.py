@@ -14,6 +14,7 @@ from sitsearch.models.condition import Condition
 from sitsearch.models.generator import Decoder
 from sitsearch.models.verifiers import gradients
 from sitsearch.models.verifiers.base import Verifier
+from sitsearch.workers.engine.judge import has_gradients
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Here:
         self._of = {
             name: gradients.Gradients(verifier, decoder, batch=batch)
             for name, verifier in verifiers.items()
-            if verifier.differentiable
+            if has_gradients(verifier)
         }
 
     def __call__(self, wanted: Wanted) -> Future[Tensor]:

@@ -20,6 +20,8 @@ from sitsearch.workers.jobs.recipe import Integrate
 
 #: Tensors that a guided cohort holds besides: what waits for the gradient, the gradient, and the move.
 HELD = 3
+#: Of times in float32.
+ROUNDING = 1e-6
 
 
 class Guiding(ABC):
@@ -104,7 +106,7 @@ class GradientGuiding(Guiding):
 
     def moved(self, data: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """See `Guiding`."""
-        return data if self._move is None or float(t[0]) > self._guide.interval[1] else data + self._move
+        return data if self._move is None or _after(t, self._guide.interval) else data + self._move
 
     def tilted(self, noise: Tensor) -> Tensor:
         """See `Guiding`."""
@@ -149,7 +151,7 @@ class LookaheadGuiding(Guiding):
 
     def moved(self, data: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """See `Guiding`."""
-        if float(t[0]) > self._guide.interval[1]:
+        if _after(t, self._guide.interval):
             return data
         alpha, sigma = self._path.alpha(t), self._path.sigma(t).clamp(min=torch.finfo(x.dtype).eps)
         rows = zip(data, x, alpha, sigma, strict=True)  # one by one: a row's bits do not depend on the others
@@ -161,6 +163,11 @@ class LookaheadGuiding(Guiding):
         near = -distance / (2 * sigma**2 * guide.temperature * x.numel())
         tilt = (near + guide.weight * self._references.rewards).softmax(0) - near.softmax(0)
         return data + guide.strength * (tilt @ samples).view_as(data)
+
+
+def _after(t: Tensor, interval: tuple[float, float]) -> bool:
+    """Whether times `t [B]`, which all rows share, lie after an interval, but for rounding."""
+    return float(t[0]) > interval[1] + ROUNDING
 
 
 def _seed(order: Order, op: Integrate, step: int) -> int:

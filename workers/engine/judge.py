@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sitsearch.models.condition import Condition
-from sitsearch.models.verifiers.base import FeatureNetwork, SetVerifier
+from sitsearch.models.verifiers.base import FeatureNetwork, SetVerifier, Verifier
 from sitsearch.models.verifiers.scoring import Scorer
 
 
@@ -22,6 +22,11 @@ def judges_sets(verifier: object) -> TypeGuard[SetVerifier]:
 def has_features(verifier: object) -> TypeGuard[FeatureNetwork]:
     """The verifier can say where pictures lie, and not only how good they are (see `FeatureNetwork`)."""
     return hasattr(verifier, "features")
+
+
+def has_gradients(verifier: object) -> TypeGuard[Verifier]:
+    """The verifier can guide (see `Verifier.differentiable_score`)."""
+    return getattr(verifier, "differentiable", False)
 
 
 def pixels(pictures: Tensor) -> Tensor:

@@ -57,7 +57,8 @@ class VerifierOffer(Schema):
     """A verifier that can select here, which models' images it can score, and how fast.
 
     One of `sets` judges a candidate by the set of images that it would join; one with `features` tells how far apart
-    images are; `models` empty means all. The schema tells what a card may set; requests set none of it.
+    images are; one that is `differentiable` can guide. `models` empty means all. The schema tells what a card may set;
+    requests set none of it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class VerifierOffer(Schema):
     images_per_second: float | None = None
     sets: bool = False
     features: bool = False
+    differentiable: bool = False
     options_schema: dict[str, Any] | None = None
 
 
@@ -82,9 +84,13 @@ class AlgorithmOffer(Schema):
 
 
 class Offer(Schema):
-    """All that a deployment offers; published to Redis by the workers and read by the gateway."""
+    """All that a deployment offers; published to Redis by the workers and read by the gateway.
+
+    `auditors` look at the winners of guided searches that name none.
+    """
 
     models: tuple[ModelOffer, ...]
     verifiers: tuple[VerifierOffer, ...]
     algorithms: tuple[AlgorithmOffer, ...]
     deterministic: StrictBool
+    auditors: tuple[str, ...] = ()

@@ -121,7 +121,7 @@ class Sampling(Schema):
         if op.guide is None:
             return ()
         (low, high), every = op.guide.interval, getattr(op.guide, "every", 1)
-        times = self.grid(start, op)[:-1]
+        times = [round(t, PLACES) for t in self.grid(start, op)[:-1]]
         return tuple(step for step, t in enumerate(times) if low <= t <= high and round(self.place(t)) % every == 0)
 
     def gradients(self, recipe: Recipe, known: int = 0) -> int:

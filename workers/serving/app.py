@@ -44,20 +44,6 @@ def build(args: dict[str, Any] | None = None) -> serve.Application:
     """The application; `args` override the `SITSEARCH_*` settings by field name."""
     config = Settings(**(args or {}))
     shared = config.model_dump(mode="json")
-    samplers = {
-        model: serve.deployment(SamplerReplica)
-        .options(
-            name=f"Sampler-{model}",
-            max_ongoing_requests=SAMPLER_CALLS,
-            request_router_config=SLOTS,
-            **_pool_size(config),
-            ray_actor_options={"num_cpus": 1, "num_gpus": config.sampler_gpus},
-            health_check_period_s=HEALTH_CHECK,
-            logging_config=QUIET,
-        )
-        .bind(model, shared)
-        for model in config.models
-    }
     verifiers = {
         name: serve.deployment(VerifierReplica)
         .options(
@@ -69,6 +55,20 @@ def build(args: dict[str, Any] | None = None) -> serve.Application:
         )
         .bind(name, pool.batch, config.models)
         for name, pool in verifier_pools(config).items()
+    }
+    samplers = {
+        model: serve.deployment(SamplerReplica)
+        .options(
+            name=f"Sampler-{model}",
+            max_ongoing_requests=SAMPLER_CALLS,
+            request_router_config=SLOTS,
+            **_pool_size(config),
+            ray_actor_options={"num_cpus": 1, "num_gpus": config.sampler_gpus},
+            health_check_period_s=HEALTH_CHECK,
+            logging_config=QUIET,
+        )
+        .bind(model, shared, verifiers)
+        for model in config.models
     }
     return (
         serve.deployment(Coordinator)

@@ -117,6 +117,7 @@ class Coordinator:
                 verifiers=verifiers,
                 algorithms=algorithm_offers(),
                 deterministic=self.settings.deterministic,
+                auditors=tuple(name for name in self.settings.auditors if name in self.verifiers),
             )
         await self.store.publish_offer(self.offer)
         await self.store.publish_worker_metrics(self.name, self.counters | {"jobs_running": len(self._held)})

@@ -7,12 +7,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 import torch
+from ray.serve.handle import DeploymentHandle
 
 from sitsearch.models.catalog import load_generator, model_card
 from sitsearch.workers.engine.engine import Engine
@@ -25,6 +26,7 @@ from sitsearch.workers.engine.trajectory import made_of, planned_rows
 from sitsearch.workers.jobs.offer import ModelOffer
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.search.runs.drive import Made
+from sitsearch.workers.serving.guides import Guides
 from sitsearch.workers.serving.scaling import QUEUED_SECONDS
 from sitsearch.workers.settings import Settings
 
@@ -37,9 +39,12 @@ class SamplerReplica:
     Args:
         model: name of the model card.
         settings: the deployment's settings, as `Settings.model_dump` gives them.
+        verifiers: handle of the verifier deployment by verifier name, for their gradients.
     """
 
-    def __init__(self, model: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, model: str, settings: dict[str, Any], verifiers: Mapping[str, DeploymentHandle] | None = None
+    ) -> None:
         config = Settings(**settings)
         take_machine(config.sampler_threads)
         self.card = model_card(model)
@@ -55,6 +60,7 @@ class SamplerReplica:
             buckets=buckets(config.batch) if config.compile else None,
             latent_bytes=config.latent_mb * 2**20,
         )
+        self._verifiers = dict(verifiers or {})
         self._inbox: list[Callable[[], None]] = []
         self._wake = threading.Condition()
         self._queued = 0  # network rows that were ordered and are not answered for yet, as planned
@@ -98,6 +104,8 @@ class SamplerReplica:
             ValueError: see `Engine.submit`; or a recipe cannot be carried out.
         """
         loop = asyncio.get_running_loop()
+        if self._engine.guides is None:
+            self._engine.guides = Guides(self.card.name, self._verifiers, loop, lambda: self._post(lambda: None))
         answer: asyncio.Future[Done] = loop.create_future()
         tickets: list[int] = []
 
@@ -141,6 +149,8 @@ class SamplerReplica:
             nfe_again=made.nfe_again,
             forwards_again=made.forwards_again,
             previews=None if made.previews is None else made.previews.numpy(),
+            gradients=made.gradients,
+            gradients_again=made.gradients_again,
         )
 
     def _post(self, action: Callable[[], None]) -> None:
@@ -162,7 +172,7 @@ class SamplerReplica:
         try:
             while True:
                 with self._wake:
-                    self._wake.wait_for(lambda: self._inbox or self._engine.busy)
+                    self._wake.wait_for(lambda: self._inbox or (self._engine.busy and not self._engine.waiting))
                     actions, self._inbox = self._inbox, []
                 for action in actions:
                     action()

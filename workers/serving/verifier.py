@@ -10,12 +10,13 @@ from typing import get_args
 import numpy as np
 import torch
 
-from sitsearch.models.catalog import load_verifier, model_card, verifier_card
+from sitsearch.models.catalog import load_decoder, load_verifier, model_card, verifier_card
 from sitsearch.models.condition import Condition
 from sitsearch.models.verifiers.base import Need
+from sitsearch.models.verifiers.gradients import Gradients
 from sitsearch.models.verifiers.registry import options_schema
 from sitsearch.models.verifiers.scoring import Scorer
-from sitsearch.workers.engine.judge import has_features, judges_sets, set_scores, telling_features
+from sitsearch.workers.engine.judge import has_features, has_gradients, judges_sets, set_scores, telling_features
 from sitsearch.workers.engine.machine import take_machine
 from sitsearch.workers.jobs.offer import VerifierOffer
 
@@ -32,7 +33,9 @@ class VerifierReplica:
     def __init__(self, name: str, batch: int, models: Sequence[str] = ()) -> None:
         take_machine()
         self.card = verifier_card(name)
-        self._verifier = load_verifier(name, device="cuda" if torch.cuda.is_available() else "cpu")
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._verifier = load_verifier(name, device=self._device)
+        self._gradients: dict[str, Gradients] = {}  # by the model whose states they are of
         self._scorer = Scorer(self._verifier, batch=batch)
         for size in {model_card(model).image_size for model in models if model in (self.card.models or models)}:
             self._scorer.warm_up(size, size)
@@ -50,6 +53,7 @@ class VerifierReplica:
             range=(low, high),
             sets=judges_sets(self._verifier),
             features=has_features(self._verifier),
+            differentiable=has_gradients(self._verifier),
             images_per_second=round(self._rate, 1) or None,
             options_schema=options_schema(card.kind),
         )
@@ -68,6 +72,20 @@ class VerifierReplica:
         # Of the fastest call: the first ones warm up, and small ones leave the batch empty.
         self._rate = max(self._rate, len(images) / (time.perf_counter() - begin))
         return scores
+
+    def gradients(
+        self, model: str, x: np.ndarray, conditions: Sequence[Condition], views: Sequence[tuple[int, int]]
+    ) -> np.ndarray:
+        """d score / d x of a model's states `x [N, C, H, W]` float32; see `Gradients.of`.
+
+        Raises:
+            ValueError: the verifier is not differentiable.
+        """
+        if model not in self._gradients:
+            decoder = load_decoder(model, device=self._device)
+            self._gradients[model] = Gradients(self._verifier, decoder, batch=self._scorer.batch)
+        states = torch.from_numpy(x.copy()).to(self._device)
+        return self._gradients[model].of(states, conditions, views).cpu().numpy()
 
     def set_scores(self, images: np.ndarray, chosen: np.ndarray | None) -> tuple[list[float], np.ndarray]:
         """Scores of the set so far with each of `images [N, H, W, 3]` uint8 added alone, and the images' features.

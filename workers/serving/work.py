@@ -113,7 +113,7 @@ class Work(Executor[np.ndarray]):
             self._wasted.add_all(proposals)
             self._retaken = False
         made = await self._persist(lambda: self._sample(proposals), lambda: self._wasted.add_all(proposals))
-        self._wasted.add(made.nfe_again, made.forwards_again)
+        self._wasted.add(made.nfe_again, made.forwards_again, made.gradients_again)
         return made
 
     async def _sample(self, proposals: Sequence[Proposal]) -> Made[np.ndarray]:
@@ -238,6 +238,7 @@ def _in_order(parts: Sequence[Made[np.ndarray]], places: Sequence[int]) -> Made[
     order = np.argsort(places)
     nfe = [count for part in parts for count in part.nfe]
     forwards = [count for part in parts for count in part.forwards]
+    gradients = [count for part in parts for count in part.gradients]
     previews = [part.previews for part in parts if part.previews is not None]
     return Made(
         images=np.concatenate([part.images for part in parts])[order],
@@ -246,6 +247,8 @@ def _in_order(parts: Sequence[Made[np.ndarray]], places: Sequence[int]) -> Made[
         nfe_again=sum(part.nfe_again for part in parts),
         forwards_again=sum(part.forwards_again for part in parts),
         previews=np.concatenate(previews)[order] if previews else None,
+        gradients=[gradients[i] for i in order],
+        gradients_again=sum(part.gradients_again for part in parts),
     )
 
 
@@ -254,15 +257,18 @@ class _Wasted:
 
     def __init__(self, job: Job) -> None:
         self.nfe, self.forwards = job.usage.nfe_wasted, job.usage.forwards_wasted
+        self.gradients = job.usage.gradients_wasted
         self._rows = job.request.sampler.rows
 
-    def add(self, nfe: int, forwards: int) -> None:
+    def add(self, nfe: int, forwards: int, gradients: int) -> None:
         self.nfe += nfe
         self.forwards += forwards
+        self.gradients += gradients
 
     def add_all(self, proposals: Sequence[Proposal]) -> None:
         nfe = sum(proposal.nfe for proposal in proposals)
-        self.add(nfe, nfe * self._rows)
+        self.add(nfe, nfe * self._rows, sum(proposal.gradients for proposal in proposals))
 
     def added_to(self, usage: Usage) -> Usage:
-        return usage.model_copy(update={"nfe_wasted": self.nfe, "forwards_wasted": self.forwards})
+        wasted = {"nfe_wasted": self.nfe, "forwards_wasted": self.forwards, "gradients_wasted": self.gradients}
+        return usage.model_copy(update=wasted)

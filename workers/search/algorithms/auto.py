@@ -40,6 +40,8 @@ DRAWN_TOGETHER: int = RandomOptions().round_size
 #: A pass gets this part of the budget, but not fewer and not more whole trajectories than these; the last one the rest,
 #: if that is not fewer than so many.
 PART_OF_BUDGET, GOOD_PASS, MOST_PASS, LEAST_PASS = 8, 8, 50, 2
+#: The same of a pass that may be guided.
+LEAST_GUIDED = 1
 #: As how many passes an arm counts that has not been tried.
 UNTRIED = 0.5
 #: Random candidates that are remembered for the mean and spread of scores.
@@ -230,7 +232,7 @@ def _dealt(state: AutoState) -> Dealt:
     passes, number = list(state.passes), state.begun
     left = state.left - sum(part.left for part in passes)
     due = max(0, _random_share(state) - state.drawn) * whole  # of the random share: it is given to no pass
-    least = LEAST_PASS * whole
+    least = (LEAST_GUIDED if state.allowance.guided else LEAST_PASS) * whole
     while len(passes) < _at_once(state) and left - due >= least:
         given = min(size, left - due)
         if left - due - given < least:

@@ -52,6 +52,7 @@ class Plan(Schema):
         nfe: by phase.
         forwards: network rows in all, at most: guidance within an interval takes fewer. Of a budget in forwards those
             that it leaves go to more candidates, which are not counted here.
+        gradients: of a verifier that guides, in all.
         exact: these are the numbers, not estimates.
         chosen: what the options that the request leaves open come to for this budget, by name.
         explanation: the same in sentences.
@@ -63,6 +64,7 @@ class Plan(Schema):
     candidates: int
     nfe: Phases
     forwards: int
+    gradients: int = 0
     exact: bool
     chosen: dict[str, Any] = Field(default_factory=dict)
     explanation: tuple[str, ...]
@@ -84,15 +86,17 @@ def make_plan(request: GenerateRequest, method: SamplerOffer, methods: Iterable[
     follows = not isinstance(run, SearchRun) or ALGORITHMS[request.search.algorithm].exact
     if isinstance(run, SetRun):
         rounds, candidates, played = len(run.slots), run.affordable, True
-        search, final = candidates * run.sampling.whole, 0
+        search, final, gradients = candidates * run.sampling.whole, 0, 0
     else:
         rounds, candidates, played = _play(run, None if follows else MAX_REMEMBERED)
         search, final = run.usage.nfe_search, run.usage.nfe_final
+        gradients = run.usage.gradients_search
     budget, reserve = run.cap, run.reserved
     if not played:
         share = (budget - reserve) / search
         search, final = budget - reserve, reserve
-        rounds, candidates = round(rounds * share), round(candidates * share)
+        rounds, candidates, gradients = (round(count * share) for count in (rounds, candidates, gradients))
+    gradients += 0 if isinstance(run, SetRun) else run.usage.gradients_final
     phases = Phases(budget=budget, search=search, final=final, unspent=budget - search - final)
     exact = played and follows and not method.adaptive and not _saves_rows(request)
     return Plan(
@@ -101,9 +105,10 @@ def make_plan(request: GenerateRequest, method: SamplerOffer, methods: Iterable[
         candidates=candidates,
         nfe=phases,
         forwards=(search + final) * request.sampler.rows,
+        gradients=gradients,
         exact=exact,
         chosen=chosen,
-        explanation=_explain(request, run, phases, rounds, candidates, chosen, exact=exact),
+        explanation=_explain(request, run, phases, rounds, candidates, gradients, chosen, exact=exact),
     )
 
 
@@ -155,6 +160,7 @@ def _explain(
     nfe: Phases,
     rounds: int,
     candidates: int,
+    gradients: int,
     chosen: Mapping[str, Any],
     *,
     exact: bool,
@@ -173,6 +179,13 @@ def _explain(
         lines.append(f"for this budget: {_listed(chosen)}")
     if isinstance(run, AdaptiveRun):
         lines.append(_shared_out(run))
+    if (guide := request.gradient) is not None:
+        some = "some trajectories follow" if request.search.algorithm == "auto" else "every trajectory follows"
+        watched = f"audited by {', '.join(request.auditors)}" if request.auditors else "audited by nobody, as asked"
+        lines.append(
+            f"guided: {some} the gradient of {guide.verifier}, {about}{gradients:,} gradients, a forward and a "
+            f"backward pass of it each; {watched}"
+        )
     if nfe.final:
         lines.append(
             f"final generation: {request.num_images} at {sampler.final_steps} steps, {nfe.final:,} NFE, kept aside"

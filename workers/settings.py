@@ -31,7 +31,9 @@ class Settings(BaseSettings):
 
     # Workers
     models: tuple[str, ...] = Field(("glyphs",), description="model cards served by this deployment")
-    verifiers: tuple[str, ...] = Field(("classifier",), description="verifier cards served by this deployment")
+    verifiers: tuple[str, ...] = Field(
+        ("classifier", "clip_score", "auditor"), description="verifier cards served by this deployment"
+    )
     auditors: tuple[str, ...] = Field(
         ("auditor",),
         description="verifiers that audit guided searches which name no auditors, those of them that are served",

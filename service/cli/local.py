@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
-from sitsearch.models.catalog import ModelCard, load_generator, load_verifier, model_card
+from sitsearch.models.catalog import ModelCard, load_generator, load_verifier, model_card, verifier_card
 from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.base import Verifier
 from sitsearch.service.client import Problem
 from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.judge import has_gradients
 from sitsearch.workers.engine.machine import network_dtype, take_machine
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.errors import SitsearchError
 from sitsearch.workers.jobs.images import encode_png
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.local import run_request
-from sitsearch.workers.search.runs.defaults import class_index, with_sampler
+from sitsearch.workers.search.runs.defaults import class_index, with_guide, with_sampler
 from sitsearch.workers.search.runs.start import Run
 from sitsearch.workers.settings import settings
 
@@ -55,6 +57,11 @@ def _search(
     card, config = model_card(request.model), settings()
     request = with_sampler(request, SamplerChoice(**card.sampler), METHODS.values())
     take_machine()
+    verifiers = {name: load_verifier(name) for _, name in request.verifiers}
+    auditing = {} if request.auditors else _auditors(request, config.auditors)
+    able = [name for name, verifier in verifiers.items() if has_gradients(verifier)]
+    request = with_guide(request, able, tuple(auditing))
+    verifiers = auditing | verifiers
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = load_generator(request.model, device=device, dtype=network_dtype(config.dtype, device))
 
@@ -63,7 +70,7 @@ def _search(
 
     found = run_request(
         Engine(generator, batch=config.batch, deterministic=config.deterministic),
-        {name: load_verifier(name) for name in (*request.verifier.names, *request.auditors)},
+        verifiers,
         request,
         conditions=_conditions(request, card),
         watch=show,
@@ -76,6 +83,14 @@ def _search(
     }
     best = zip(found.images.numpy(), found.result.images, strict=True)
     return uuid.uuid4().hex, record, [encode_png(image, ranked.candidate) for image, ranked in best]
+
+
+def _auditors(request: GenerateRequest, names: Sequence[str]) -> dict[str, Verifier]:
+    """Of the default auditors those that can look at an image of what is asked for."""
+    cards = [verifier_card(name) for name in names if not request.condition.is_many]
+    found = {card.name: load_verifier(card.name) for card in cards if request.model in (card.models or [request.model])}
+    lacking = {"preview"} | ({"class"} if request.condition.each[0].class_ is None else set())
+    return {name: verifier for name, verifier in found.items() if not verifier.needs & lacking}
 
 
 def _conditions(request: GenerateRequest, card: ModelCard) -> list[Condition]:

@@ -24,6 +24,7 @@ def request_of(
     ] = "uniform",
     nfe: Annotated[int | None, typer.Option(help="budget in function evaluations [default: 2000]")] = None,
     forwards: Annotated[int | None, typer.Option(help="budget in network rows")] = None,
+    gradients: Annotated[int | None, typer.Option(help="cap on gradients of the verifier that guides")] = None,
     seconds: Annotated[float | None, typer.Option(help="end after so many seconds, with the best so far")] = None,
     model: Annotated[str, typer.Option(help="model to search over")] = "glyphs",
     verifier: Annotated[
@@ -31,6 +32,13 @@ def request_of(
     ] = None,
     rule: Annotated[str, typer.Option(help="how an ensemble's scores become one: rank or zscore")] = "rank",
     auditor: Annotated[list[str] | None, typer.Option(help="verifier that says what it thinks of the winners")] = None,
+    guide: Annotated[
+        str | None,
+        typer.Option(help="verifier whose gradient every trajectory follows, or off [default: the algorithm's choice]"),
+    ] = None,
+    guide_option: Annotated[
+        list[str] | None, typer.Option(help="a setting of the guide, NAME=VALUE: strength, interval, every, noise, ...")
+    ] = None,
     search: Annotated[str, typer.Option(help="search algorithm")] = "auto",
     option: Annotated[list[str] | None, typer.Option(help="an option of the algorithm, NAME=VALUE")] = None,
     method: Annotated[str | None, typer.Option(help="sampling method [default: one that suits]")] = None,
@@ -68,9 +76,17 @@ def request_of(
         "num_images": num_images,
         "diversity": diversity,
         "seed": seed,
-        "budget": _given({"nfe": nfe if nfe or forwards else 2000, "forwards": forwards, "seconds": seconds}),
+        "budget": _given(
+            {
+                "nfe": nfe if nfe or forwards else 2000,
+                "forwards": forwards,
+                "gradients": gradients,
+                "seconds": seconds,
+            }
+        ),
         "verifier": _verifier(verifier or ["classifier"], rule),
         "auditors": auditor or [],
+        "guide": _guide(guide, guide_option or []),
         "search": {"algorithm": search} | dict(_option(text) for text in option or ()),
         "sampler": _given(sampling) | dict(_option(text) for text in sampler or ()),
         "stop": _given({"score": stop_score, "target": aim, "patience_nfe": patience}),
@@ -105,6 +121,14 @@ def _condition(class_: str | None, classes: list[str], prompts: list[str]) -> di
 
 def _verifier(names: list[str], rule: str) -> str | dict[str, Any]:
     return names[0] if len(names) == 1 else {"name": "ensemble", "members": names, "rule": rule}
+
+
+def _guide(verifier: str | None, options: list[str]) -> str | dict[str, Any] | None:
+    if verifier == "off":
+        if options:
+            raise typer.BadParameter("--guide-option does not go with --guide off")
+        return verifier
+    return _given({"verifier": verifier}) | dict(_option(text) for text in options) or None
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

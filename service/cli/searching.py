@@ -76,6 +76,8 @@ def store(folder: Path, name: str, record: dict[str, Any], images: list[bytes]) 
         path = folder / f"{name}-{rank}.png"
         path.write_bytes(png)
         out.print(f"{path}  score {record['result']['images'][rank]['score']:.4f}", soft_wrap=True)
+    if spent := sum(count for name, count in (record.get("usage") or {}).items() if name.startswith("gradients")):
+        out.print(f"guided by {record['request']['guide']['verifier']}: {spent:,} gradients")
     for warning in (record.get("result") or {}).get("warnings", ()):
         err.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     if images:

@@ -34,7 +34,7 @@ def locally(request: dict[str, Any]) -> Found:
     asked = with_sampler(asked, SamplerChoice(**card.sampler), METHODS.values())
     return run_request(
         Engine(load_generator("glyphs", dtype=network_dtype("auto", "cpu"))),
-        {name: load_verifier(name) for name in (*asked.verifier.names, *asked.auditors)},
+        {name: load_verifier(name) for _, name in asked.verifiers},
         asked,
         conditions=[Condition(card.classes.index(str(one.class_))) for one in asked.condition.each],
     )

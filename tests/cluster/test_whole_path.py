@@ -97,6 +97,27 @@ def test_a_coordinator_killed_in_mid_job_costs_nothing_but_time(service: Service
     assert disturbed["usage"]["nfe_wasted"] > 0
 
 
+@pytest.mark.parametrize("search", ["random", "lookahead"])
+def test_what_guides_and_what_is_guided_may_die(service: Service, client: Client, search: str) -> None:
+    """A verifier and a sampler that are killed under a guided search cost work, and change nothing."""
+    request = body(candidates=64, seed=8, search=search, guide=None if search == "lookahead" else "classifier")
+    undisturbed = client.wait(client.submit(request))
+    job = client.submit(request)
+    for round, deployment in ((1, b"Verifier-classifier"), (2, b"Sampler-glyphs")):
+        while client.refresh(job)["progress"]["round"] < round:
+            time.sleep(0.05)
+        for pid in service.descendants():
+            if deployment in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+    disturbed = client.wait(job)
+    assert disturbed["status"] == "succeeded", disturbed["error"]
+    assert disturbed["result"] == without_links(undisturbed, disturbed)
+    assert disturbed["progress"] == undisturbed["progress"]
+    assert disturbed["usage"]["nfe_wasted"] > 0 == undisturbed["usage"]["nfe_wasted"]
+    if search == "random":
+        assert disturbed["usage"]["gradients_search"] == undisturbed["usage"]["gradients_search"] > 0
+
+
 def test_warm_up_is_reported_apart_from_what_jobs_cost(service: Service) -> None:
     figures = dict(re.findall(r'(sitsearch_worker_warm_up_\w+)\{worker="sampler-glyphs"\} (\S+)', metrics(service)))
     assert float(figures["sitsearch_worker_warm_up_forwards"]) > 32

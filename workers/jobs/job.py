@@ -15,7 +15,7 @@ from sitsearch.workers.jobs.request import MAX_NFE, GenerateRequest
 #: best previews carried on to t = 1, and the images that were missing; `final`, the winners at `final_steps`.
 Phase = Literal["search", "finish", "final"]
 #: What ended a search: its budget in NFE or in gradients, a stop rule, or the time.
-StopReason = Literal["budget", "gradients", "score", "target", "patience", "seconds"]
+StopReason = Literal["budget", "gradients", "score", "target", "patience", "audited", "seconds"]
 
 
 class Candidate(Schema):
@@ -56,12 +56,14 @@ class Choice(Schema):
 class Round(Schema):
     """One ask and its tell, as it stands in the round log; `audits` are of the best candidate so far.
 
+    `baseline` is what the auditors say of some of the round's candidates, with which winners are compared.
     A diverse result's `choice` has an entry of its own, without candidates.
     """
 
     round: Annotated[int, Field(ge=0)]
     candidates: tuple[Candidate, ...]
     audits: dict[str, float] | None = None
+    baseline: tuple[dict[str, float], ...] = Field((), exclude_if=lambda baseline: not baseline)
     choice: Choice | None = Field(None, exclude_if=lambda choice: choice is None)
 
 
@@ -160,14 +162,15 @@ class Estimate(Schema):
     Attributes:
         score, low, high: the estimate, and an interval at the level `confidence`.
         method: `another_seed`, the best score that the same search would find from another seed; `left_out`, how
-            members of an ensemble judge winners that the others chose, in standard deviations above their mean.
+            members of an ensemble judge winners that the others chose, in standard deviations above their mean;
+            `audited`, what auditors say of the winner, in standard deviations above the first candidates' mean.
     """
 
     score: float
     low: float
     high: float
     confidence: float = 0.95
-    method: Literal["another_seed", "left_out"]
+    method: Literal["another_seed", "left_out", "audited"]
 
 
 class ResultImage(Schema):
@@ -198,8 +201,8 @@ class Result(Schema):
     Attributes:
         images: best first; of a search over many conditions, by slot.
         candidates: how many were scored, the final generation not counted.
-        hacking: auditors that fell while the selecting score rose (`sitsearch.workers.search.runs.selection.hacking`);
-            None without auditors.
+        hacking: auditors that fell while the selecting score rose (`sitsearch.workers.search.runs.selection.hacking`),
+            and those to which the winner lies below the first candidates, beyond chance; None without auditors.
         stopped_by: what ended it.
         warnings: where the images are not what was asked for, in sentences.
         choice: how a diverse result was chosen; None where the images are the best by score.

@@ -238,12 +238,14 @@ class Target(Schema):
 class StopRules(Schema):
     """End before the budget is spent: at a score, or after so many NFE without a better one.
 
-    `target` ends a search as `score` does, and shows how far it is from there.
+    `target` ends a search as `score` does, and shows how far it is from there. `audited` ends it once an auditor thinks
+    less of the newest best image than of an earlier one, beyond chance.
     """
 
     score: Real | None = None
     target: Target | None = None
     patience_nfe: Annotated[Count, Field(ge=1, le=MAX_NFE)] | None = None
+    audited: StrictBool = False
 
 
 class GenerateRequest(Schema):

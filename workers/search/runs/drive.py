@@ -1,6 +1,6 @@
 """The one loop that takes a run from its start, or from where its log ends, to its end.
 
-    ask -> make -> score -> tell -> audit -> log
+    ask -> make -> score -> tell -> compare -> audit -> log
 
 A diverse result is chosen once the search is over, before a final generation: `recall -> features -> choose -> log`. It
 is chosen once: who takes a run over before the choice was logged has the same images to choose among, and nothing was
@@ -20,6 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from sitsearch.workers.errors import Unsuitable
 from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.search.base import Proposal
+from sitsearch.workers.search.runs.run import SearchRun
 from sitsearch.workers.search.runs.sets import ManyRun
 from sitsearch.workers.search.runs.start import Run
 
@@ -161,6 +162,10 @@ async def _round(
         scores = await executor.score(request.verifier.names, made.images, wanted, made.previews)
     run.tell(candidates_of(proposals, made.nfe, made.forwards, scores, run, made.gradients))
     place = {proposal.id: index for index, proposal in enumerate(proposals)}
+    if isinstance(run, SearchRun) and (others := run.to_compare):
+        images = made.images[[place[candidate.id] for candidate in others]]
+        conditions = [candidate.condition for candidate in others]
+        run.compare([dict(row) for row in await executor.score(request.auditors, images, conditions, None)])
     if (winner := run.to_audit) is not None:
         if winner.id in place:
             image = made.images[place[winner.id]]

@@ -1,9 +1,10 @@
 """What the winner's score is worth: it is the largest of many, and so partly good luck.
 
-How much of it is luck cannot be told from one verifier's say on one pool of images alone. Two things can:
+How much of it is luck cannot be told from one verifier's say on one pool of images alone. Three things can:
 
 `another_seed`, for one verifier and independent candidates: *what the same search would have found from another seed*.
 `left_out`, for an ensemble: *what a member that had no say in it thinks of the others' choice* (cross-validation).
+`audited`, for a search that adapts: *what verifiers that neither steered nor selected think of its winner*.
 
 The first says nothing of how good a proxy the verifier is, only how much of its score is owed to the seed: judged by
 another seed's winner the largest score is right in the mean, and the interval tells how far it may be off.
@@ -13,18 +14,20 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from sitsearch.workers.jobs.job import Estimate
 from sitsearch.workers.search.bests import mean_best
 
 #: Scores from which on there is an estimate.
-LEAST = {"another_seed": 32, "left_out": 8}
+LEAST = {"another_seed": 32, "left_out": 8, "audited": 8}
 #: The interval of `another_seed` is read off so many of the largest scores, and the one after them.
 _LARGEST = 5
 #: q with P(log(G/E) <= q H) = 0.975, for G ~ Gamma(6), E ~ Exp(1), H ~ Gamma(5): see `another_seed`.
 _REACH = 1.8651
+#: 97.5 % quantile of N(0, 1). Student's is larger by about its part 1 / (degrees of freedom), from 7 of them on.
+_NORMAL = 1.96
 #: 97.5 % quantiles of Student's t, of 1 to 7 degrees of freedom.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365)
 
@@ -84,5 +87,39 @@ def left_out(rows: Sequence[Sequence[float]], parts: Sequence[Sequence[float]]) 
     return _estimate(mean, mean - reach, mean + reach, "left_out")
 
 
-def _estimate(score: float, low: float, high: float, method: Literal["another_seed", "left_out"]) -> Estimate:
+def audited(winner: Mapping[str, float], baseline: Sequence[Mapping[str, float]]) -> Estimate | None:
+    """What auditors think of the winner; None of a baseline of fewer than 8 candidates.
+
+    The score is the mean over auditors of `standing`, and so is the half-width of the interval: they have looked at the
+    same few candidates, so that their errors do not average out.
+
+    Args:
+        winner: the auditors' scores of it.
+        baseline: those of the candidates with which it is compared.
+    """
+    found = [standing(winner[name], [row[name] for row in baseline]) for name in winner]
+    if not found or any(one is None for one in found):
+        return None
+    scores, reaches = zip(*(one for one in found if one is not None), strict=True)
+    score, reach = statistics.fmean(scores), statistics.fmean(reaches)
+    return _estimate(score, score - reach, score + reach, "audited")
+
+
+def standing(score: float, baseline: Sequence[float]) -> tuple[float, float] | None:
+    """A score in standard deviations above the mean of a baseline, and how far that may be off with probability 0.95.
+
+    The error is that of the n scores' mean and standard deviation, 1/n + z^2 / (2 (n - 1)) (Hedges 1981, of a
+    standardised difference, for large n), by Student's t. None of fewer than 8 scores; a baseline all of one score
+    counts as one of standard deviation 1.
+    """
+    count = len(baseline)
+    if count < LEAST["audited"]:
+        return None
+    z = (score - statistics.fmean(baseline)) / (statistics.stdev(baseline) or 1.0)
+    return z, _NORMAL * (1 + 1 / (count - 1)) * math.sqrt(1 / count + z * z / (2 * (count - 1)))
+
+
+def _estimate(
+    score: float, low: float, high: float, method: Literal["another_seed", "left_out", "audited"]
+) -> Estimate:
     return Estimate(score=score, low=low, high=high, method=method)

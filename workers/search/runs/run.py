@@ -21,7 +21,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, UnknownName, Unsuitable
-from sitsearch.workers.jobs.job import Candidate, Choice, Extension, Phase, Result, ResultImage, Round, StopReason
+from sitsearch.workers.jobs.job import (
+    Candidate,
+    Choice,
+    Estimate,
+    Extension,
+    Phase,
+    Result,
+    ResultImage,
+    Round,
+    StopReason,
+)
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
@@ -66,11 +76,17 @@ class SearchRun(WithAccounts):
         self.cap, self.reserved = cap(request), reserved(request, self.sampling)
         allowance = make_allowance(self._search, request, self.sampling, methods)
         self.request = request
+        if request.stop.audited and not request.auditors:
+            raise Unsuitable("stop.audited", "needs `auditors`, whose judgement of the best image it waits for")
         self._state = self._search.init(allowance, options_of(self._search, request.search))
-        self._accounts, self._audits = Accounts(request), Audits(request.auditors)
+        self._accounts = Accounts(request)
+        algorithm = request.search.algorithm
+        adapts = algorithm != "random" or request.gradient is not None
+        self._audits = Audits(request.auditors, plain=algorithm == "auto", compares=adapts)
         self._winners = Winners(request, allowance)
         self._aim = None if request.stop.target is None else Aim(request.stop.target, self.sampling.steps)
         self._told: tuple[Candidate, ...] = ()
+        self._compared: tuple[dict[str, float], ...] = ()
         self._count = 0
         self._owed = 0  # NFE that finishing took of what the search may spend, until an extension makes up for it
         self._saved = 0  # NFE that rows which unguided evaluations saved have bought so far
@@ -120,7 +136,7 @@ class SearchRun(WithAccounts):
             if phase == "search":
                 self._spend_saved()
             self._take_aim(candidates if phase == "search" else ())
-        self._told = tuple(candidates)
+        self._told, self._compared = tuple(candidates), ()
 
     @property
     def pool(self) -> tuple[Candidate, ...]:
@@ -162,12 +178,23 @@ class SearchRun(WithAccounts):
         if self.best is self._winners.top:
             self._accounts.annotate(audits)
 
+    @property
+    def to_compare(self) -> tuple[Candidate, ...]:
+        """Candidates of the last round that the auditors are to see besides, before `to_audit`."""
+        return self._audits.to_compare(self._told)
+
+    def compare(self, audits: Sequence[dict[str, float]]) -> None:
+        """What the auditors say of `to_compare`, in order."""
+        self._compared = tuple(audits)
+        self._audits.compare(audits)
+
     def log(self) -> Round:
         """The last round that was told, for the log; after its audit."""
         return Round(
             round=self.rounds - 1,
             candidates=self._told,
             audits=self._audits.of(self.best[0]),
+            baseline=self._compared,
             choice=None if self._told else self._winners.choice,
         )
 
@@ -182,6 +209,8 @@ class SearchRun(WithAccounts):
             else:
                 self._end_as_logged()
                 self._take_choice(logged.choice)
+            if logged.baseline:
+                self.compare(logged.baseline)
             if self.to_audit is not None and logged.audits is not None:
                 self.audit(logged.audits)
         self._extend_where_due(extensions)
@@ -258,16 +287,21 @@ class SearchRun(WithAccounts):
                     candidate=c,
                     audits=self._audits.of(c),
                     finished=c.recipe.finished,
-                    estimate=self._winners.estimate() if rank == 0 and c.recipe.finished else None,
+                    estimate=self._estimate(c) if rank == 0 and c.recipe.finished else None,
                 )
                 for rank, c in enumerate(self.best)
             ),
             candidates=self._count,
-            hacking=self._audits.hacking,
+            hacking=self._audits.hacking(self.best[0]),
             stopped_by=self._stopped_by,
             warnings=self._warnings(),
             choice=self._winners.choice,
         )
+
+    def _estimate(self, winner: Candidate) -> Estimate | None:
+        """What the winner's score is worth: to auditors where a verifier guided, else by the search's own scores."""
+        own, audited = self._winners.estimate(), self._audits.estimate(winner)
+        return (audited or own) if self.request.gradient is not None else (own or audited)
 
     def _stop_reason(self, *, out_of_time: bool) -> StopReason | None:
         """A stop rule that holds now; none before the first round, so that there is always an answer."""
@@ -280,6 +314,8 @@ class SearchRun(WithAccounts):
             return "target"
         if stop.patience_nfe is not None and best is not None and self._accounts.idle >= stop.patience_nfe:
             return "patience"
+        if stop.audited and self._audits.turned_down:
+            return "audited"
         return "seconds" if out_of_time else None
 
     @property
@@ -328,7 +364,7 @@ class SearchRun(WithAccounts):
     def _take_choice(self, choice: Choice) -> None:
         self._winners.choose(choice)
         self._accounts.add((), "search", None, 0.0)
-        self._told = ()
+        self._told, self._compared = (), ()
 
     def _warnings(self) -> tuple[str, ...]:
         """Where the images are fewer, or less, than was asked for, or the target was not reached."""

@@ -64,6 +64,8 @@ class ManyRun(WithAccounts, ABC):
         if request.stop.target is not None:
             message = "must be left out with many conditions: give `stop.score`, which every image is to reach"
             raise Unsuitable("stop.target", message)
+        if request.stop.audited:
+            raise Unsuitable("stop.audited", "must be left out with many conditions, which are not audited")
         self.request, self.sampling, self.cap = request, sampling_of(request, method), cap(request)
         # Round after round through the conditions, so that a search that is cut short has some of each.
         self.slots = tuple(range(len(request.condition.each))) * request.per_condition

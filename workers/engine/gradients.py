@@ -45,14 +45,25 @@ class Here:
         verifiers: by name; those that are differentiable can be asked for.
         decoder: of the generator.
         batch: pictures of one call of a verifier, at most.
+        shape: of the states for which sizes of batches are tried now, so that no gradient waits for it.
     """
 
-    def __init__(self, verifiers: Mapping[str, Verifier], decoder: Decoder, *, batch: int) -> None:
+    def __init__(
+        self,
+        verifiers: Mapping[str, Verifier],
+        decoder: Decoder,
+        *,
+        batch: int,
+        shape: tuple[int, int, int] | None = None,
+    ) -> None:
         self._of = {
             name: gradients.Gradients(verifier, decoder, batch=batch)
             for name, verifier in verifiers.items()
             if has_gradients(verifier)
         }
+        if shape is not None:
+            for one in self._of.values():
+                one.warm_up(shape)
 
     def __call__(self, wanted: Wanted) -> Future[Tensor]:
         made: Future[Tensor] = Future()

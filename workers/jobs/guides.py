@@ -34,8 +34,8 @@ class GradientOptions(Schema):
             moves it as far by every gradient.
         views: shifted crops over which a gradient is averaged, against patterns that only the verifier sees; 0 takes
             the picture as it is.
-        noise: share of a step's noise, of its variance, that the gradient takes (NoiseTilt, arXiv 2606.18066); for
-            stochastic methods.
+        noise: share of a step's noise, of its variance, that the gradient takes (NoiseTilt, arXiv 2606.18066); None is
+            0.3 of methods that draw noise where a step ends, and 0 of others.
         damped: let the strength be less where the data prediction is uncertain (arXiv 2606.02884).
     """
 
@@ -44,14 +44,14 @@ class GradientOptions(Schema):
     every: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 1
     clip: Annotated[float, Field(gt=0)] | None = None
     views: Annotated[int, Field(ge=0, le=16)] = 0
-    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    noise: Annotated[float, Field(ge=0, le=1)] | None = None
     damped: bool = False
 
     @model_validator(mode="after")
     def _moves(self) -> GradientOptions:
         if self.interval[0] > self.interval[1]:
             raise ValueError("`interval` must be in order: [from, to], t = 0 being noise")
-        if not self.strength and not self.noise:
+        if not self.strength and self.noise == 0:
             raise ValueError("needs a `strength` or a share of the `noise` above 0")
         return self
 

@@ -133,9 +133,9 @@ class Arm:
 
 
 ARMS: dict[ArmName, Arm] = {
-    "guided": Arm(RandomPass, 2.0, method="glass", guided=True),
-    "guided_particles": Arm(FunnelPass, 2.4, method="glass", guided=True),
-    "guided_rollover": Arm(RolloverPass, 2.5, method="glass", guided=True),
+    "guided": Arm(RandomPass, 2.4, method="glass", guided=True),
+    "guided_particles": Arm(FunnelPass, 2.8, method="glass", guided=True),
+    "guided_rollover": Arm(RolloverPass, 2.6, method="glass", guided=True),
     "random": Arm(RandomPass, 0.0),
     "rollover": Arm(RolloverPass, 1.0, method="glass"),
     "particles": Arm(FunnelPass, 0.7, method="glass"),

@@ -6,11 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from sitsearch.workers.errors import BudgetTooSmall, Unsuitable
+from sitsearch.workers.jobs.guides import Gradient
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.base import Allowance, Search
-from sitsearch.workers.search.registry import options_of
+from sitsearch.workers.search.registry import ALGORITHMS, options_of
 from sitsearch.workers.search.sampling import Sampling
+
+#: Share of a step's noise that a gradient takes where a request leaves it open: as measured on `glyphs`.
+NOISE = 0.3
 
 
 def sampling_of(request: GenerateRequest, method: SamplerOffer) -> Sampling:
@@ -31,15 +35,32 @@ def sampling_of(request: GenerateRequest, method: SamplerOffer) -> Sampling:
         raise Unsuitable("auditors", message)
     if guide is not None and method.adaptive:
         raise Unsuitable("guide", f"goes with methods of fixed steps, not with {method.name}, which chooses its own")
-    if guide is not None and guide.noise and (method.noise_first or not method.stochastic):
-        message = (
-            f"must be 0: {method.name} draws no noise at the end of a step, where a gradient could take part of it"
-        )
+    if guide is not None and not _chooses_guide(request) and guide.noise and not _takes_noise(method):
+        message = f"must be 0: {method.name} draws no noise at the end of a step, for a gradient to take a share of"
         raise Unsuitable("guide.noise", message)
-    sampling = Sampling(method=method, choice=request.sampler, guide=guide)
+    if guide is not None and not _chooses_guide(request) and not guide.strength and not _takes_noise(method):
+        raise Unsuitable("guide.strength", f"must be above 0: {method.name} draws no noise for the gradient to be in")
+    sampling = Sampling(method=method, choice=request.sampler, guide=guide_by(guide, method))
     if sampling.own_last is not None and request.sampler.steps < 2:
         raise Unsuitable("sampler.steps", f"must be at least 2 for {method.name} with a last_step_size")
     return sampling
+
+
+def guide_by(guide: Gradient | None, method: SamplerOffer) -> Gradient | None:
+    """What guides trajectories of a method: the share of its noise filled in."""
+    if guide is None:
+        return None
+    share = NOISE if guide.noise is None else guide.noise
+    return guide.model_copy(update={"noise": share if _takes_noise(method) else 0.0})
+
+
+def _takes_noise(method: SamplerOffer) -> bool:
+    """It draws noise where a step ends, and a gradient is known by then."""
+    return method.stochastic and not method.noise_first
+
+
+def _chooses_guide(request: GenerateRequest) -> bool:
+    return getattr(ALGORITHMS[request.search.algorithm], "chooses_guide", False)
 
 
 def reserved(request: GenerateRequest, sampling: Sampling) -> int:
@@ -81,6 +102,7 @@ def steered(request: GenerateRequest, sampling: Sampling, methods: Iterable[Samp
                 "method": method,
                 "choice": sampling.choice.model_copy(update={"method": method.name}),
                 "named": method.name,
+                "guide": guide_by(request.gradient, method),
             }
         )
         for method in methods
@@ -110,7 +132,7 @@ def make_allowance(
     options = options_of(search, request.search)
     reserve, kept = reserved(request, sampling), gradients_kept(request, sampling)
     every = (sampling, *steered(request, sampling, methods))
-    chooses = getattr(search, "chooses_guide", False)
+    chooses = _chooses_guide(request)
     free = tuple(map(plain, every)) if chooses else every
     most = request.budget.gradients
     allowance = Allowance(

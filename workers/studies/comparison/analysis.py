@@ -29,8 +29,8 @@ class CellFigures:
     """What came of the searches of one contender at one budget.
 
     Attributes:
-        searches, nfe, forwards, seconds: their number, and the means of what they took; no seconds where not all ran
-            on the task's first device.
+        searches, nfe, forwards, gradients, seconds: their number, and the means of what they took; no seconds where
+            not all ran on the task's first device.
         means: by figure: the score, and each judge.
         differences: to random at the same budget, by figure; empty where random was not run.
         equal_time: the same, to random at the budget at which it takes as long; empty where none was run that does.
@@ -40,6 +40,7 @@ class CellFigures:
     searches: int
     nfe: float
     forwards: float
+    gradients: float
     seconds: float | None
     means: Mapping[str, float]
     differences: Mapping[str, Estimate]
@@ -155,6 +156,7 @@ def _cell(
         searches=len(records),
         nfe=fmean(record["nfe"] for record in records),
         forwards=fmean(record["forwards"] for record in records),
+        gradients=fmean(record.get("gradients", 0) for record in records),
         seconds=seconds,
         means={figure: _mean(records, figure) for figure in figures},
         differences=differences,

@@ -17,6 +17,7 @@ from sitsearch.models.catalog import load_generator, load_verifier, model_card
 from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.engine import LATENT_BYTES, LIVE_SHARE, Engine, free_memory
 from sitsearch.workers.engine.forwards import buckets
+from sitsearch.workers.engine.gradients import Here
 from sitsearch.workers.engine.machine import cores, network_dtype, take_machine
 from sitsearch.workers.errors import BudgetTooSmall
 from sitsearch.workers.studies.comparison.contenders import Contender, request_of, run_of, said_of
@@ -136,7 +137,7 @@ class Workplace:
         self._scored = max(SCORED, setup.batch)
         take_machine(setup.threads or max(1, cores() // setup.processes))
         self._engine, self._selector = cache(self._make_engine), cache(self._make_selector)
-        self._judge = cache(self._make_judge)
+        self._judge, self._guides = cache(self._make_judge), cache(self._make_guides)
 
     def _make_engine(self, model: str) -> Engine:
         setup = self.setup
@@ -160,12 +161,17 @@ class Workplace:
         scorer.warm_up(size, size)
         return scorer
 
+    def _make_guides(self, name: str, model: str) -> Here:
+        decoder, verifier = self._engine(model).generator.decoder, self._selector(name, model).verifier
+        return Here({name: verifier}, decoder, batch=self._scored, shape=self._engine(model).generator.shape)
+
     def _make_judge(self, name: str) -> Judge:
         return judge_named(name, device=self.setup.device, batch=self._scored)
 
     def run(self, cell: Cell) -> list[dict[str, Any]]:
         """The records of a cell's searches; the judges' time is not part of their `seconds`."""
         engine, selector = self._engine(cell.task.model), self._selector(cell.task.selector, cell.task.model)
+        engine.guides = self._guides(cell.task.selector, cell.task.model)
         begin = time.perf_counter()
         cases = [case_of(cell.task, cell.contender, cell.budget, *case) for case in cell.cases]
         ended = sorted(run_together(engine, selector, cases), key=lambda case: (case.seed, case.asked.place))
@@ -188,6 +194,7 @@ class Workplace:
             "seed": case.seed,
             "nfe": progress.nfe_spent,
             "forwards": progress.forwards_spent,
+            "gradients": progress.gradients_spent,
             "nfe_again": case.nfe_again,
             "score": result.images[0].score,
             "judges": judged,

@@ -29,16 +29,21 @@ class Contender:
         algorithm: a registered one.
         options: fields of the request's `search`: options of the algorithm, or a `preset`.
         sampler: fields of `SamplerChoice` in which it departs from its task.
+        guide: fields of `GuideChoice`, by the task's selector; None guides nothing. `auto` has one of its own unless it
+            is "off".
     """
 
     label: str
     algorithm: str
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     sampler: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    guide: Mapping[str, Any] | str | None = field(default=None, hash=False)
 
 
 def contender_of(text: str) -> Contender:
-    """The contender of `name`, `name:{options}` or `label=name:{options}`; options are JSON, `sampler` may be in them.
+    """The contender of `name`, `name:{options}` or `label=name:{options}`; options are JSON.
+
+    `sampler` and `guide` may be among them.
 
     Without a label, the text is its own.
 
@@ -59,7 +64,8 @@ def contender_of(text: str) -> Contender:
     sampler = options.pop("sampler", {})
     if not isinstance(sampler, dict):
         raise ValueError(f"`sampler` of contender {text!r} must be a JSON object, not {sampler!r}")
-    return Contender(found["label"] or text, name, options, sampler)
+    guide = options.pop("guide", {} if getattr(ALGORITHMS[name], "chooses_guide", False) else None)
+    return Contender(found["label"] or text, name, options, sampler, guide)
 
 
 def contenders_of(texts: Iterable[str]) -> list[Contender]:
@@ -85,10 +91,17 @@ def request_of(task: Task, contender: Contender, budget: int, asked: Asked, seed
             "verifier": task.selector,
             "search": {"algorithm": contender.algorithm, **contender.options},
             "sampler": {**task.sampler, **contender.sampler},
+            "guide": _guide(task, contender),
             "seed": 1000 * seed + asked.place,
         }
     )
     return with_sampler(request, SamplerChoice(method=task.method), METHODS.values())
+
+
+def _guide(task: Task, contender: Contender) -> Mapping[str, Any] | str | None:
+    """What guides: the selector, which the task's judges see through."""
+    guide = contender.guide
+    return guide if guide is None or isinstance(guide, str) else {"verifier": task.selector, "unaudited": True, **guide}
 
 
 def run_of(request: GenerateRequest) -> SearchRun:
@@ -102,4 +115,6 @@ def said_of(request: GenerateRequest) -> dict[str, Any]:
     said = {"method": choice.method, "steps": choice.steps, "guidance": choice.guidance}
     options = request.search.model_dump(mode="json", exclude_unset=True)
     options.pop("algorithm", None)
+    if request.guide is not None:
+        options["guide"] = request.guide.model_dump(mode="json", exclude_defaults=True, exclude={"unaudited"})
     return {"options": options, "sampler": choice.model_dump(mode="json", exclude_defaults=True) | said}

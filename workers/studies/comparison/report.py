@@ -114,6 +114,8 @@ def _reached(task: TaskFigures) -> Iterator[str]:
 
 
 def _equal_time(task: TaskFigures) -> Iterator[str]:
+    if any(cell.gradients for cell in task.cells.values()):
+        yield from _table("Gradients of a search", task, lambda cell: f"{cell.gradients:.0f}")
     yield from _table("Seconds of a search", task, lambda cell: NONE if cell.seconds is None else f"{cell.seconds:.3g}")
     yield ""
     yield "### Difference in score to random at equal NFE, and at equal wall time"

@@ -67,7 +67,9 @@ class StubSampler:
             forwards_per_second=1.0,
         )
 
-    async def _sample(self, job: str, orders: Sequence[Order], priority: float) -> Made[np.ndarray]:
+    async def _sample(
+        self, job: str, orders: Sequence[Order], priority: float, lent: Sequence[np.ndarray | None] | None = None
+    ) -> Made[np.ndarray]:
         self.waiting += 1
         await self.gate.wait()
         self.answered += 1

@@ -1,7 +1,8 @@
-"""`make demo`: one search from start to end on real parts, and a picture of what it bought.
+"""`make demo`: a prompt searched for twice on real parts, and a picture of what search and guidance buy.
 
-Starts the whole service on a free port, runs the search over HTTP, saves the worst and the median candidate of the
-first round (what single samples look like) beside the winner with the score curve, and stops everything.
+Starts the whole service on a free port and searches over HTTP: at random, and by the default search, which the
+verifier's gradient guides. Saves what single samples look like beside both winners, with the curves of score against
+NFE, and stops everything.
 """
 
 from __future__ import annotations
@@ -28,63 +29,61 @@ from sitsearch.service.client import Client
 from sitsearch.workers.jobs.request import MAX_IMAGES
 
 HOST = "127.0.0.1"
-FIRST_ROUND = 16
-STEPS, NFE_PER_CANDIDATE = 20, 40
+#: So many first candidates show what single samples look like; 20 Euler steps are 20 NFE.
+SINGLE, STEPS = 16, 20
 START_TIMEOUT, STOP_TIMEOUT = 200.0, 60.0
 
 
-def request(label: str, candidates: int, seed: int) -> dict[str, Any]:
-    """A random search over `candidates` noises of class `label` that keeps every image."""
+def request(prompt: str, label: str, nfe: int, seed: int, algorithm: str) -> dict[str, Any]:
+    """A search for `prompt` of the character `label`; random search keeps its first images too."""
     return {
         "model": "glyphs",
-        "condition": {"class": label},
-        "budget": {"nfe": candidates * NFE_PER_CANDIDATE},
-        "num_images": candidates,
+        "condition": {"class": label, "prompt": prompt},
+        "budget": {"nfe": nfe},
+        "num_images": nfe // STEPS if algorithm == "random" else 1,
         "seed": seed,
-        "verifier": "classifier",
-        "search": {"algorithm": "random", "round_size": FIRST_ROUND},
-        "sampler": {"method": "heun", "steps": STEPS, "guidance": 1.5},
+        "verifier": "clip_score",
+        "auditors": ["auditor"],
+        "search": algorithm,
+        "sampler": {"method": "euler", "steps": STEPS, "guidance": 1.5},
     }
 
 
-def first_round(job: dict[str, Any]) -> tuple[int, int]:
-    """Ranks of the median and of the worst image of round 0: what single samples look like."""
-    ranks = [image["rank"] for image in job["result"]["images"] if image["candidate"]["recipe"]["round"] == 0]
-    return int(ranks[len(ranks) // 2]), int(ranks[-1])
+def singles(job: dict[str, Any]) -> list[int]:
+    """Ranks of the candidates of round 0, best first: what single samples look like."""
+    return [image["rank"] for image in job["result"]["images"] if image["candidate"]["recipe"]["round"] == 0]
 
 
-def draw(label: str, images: list[bytes], job: dict[str, Any], path: Path) -> None:
-    """Worst and median single sample beside the winner, with the score curve."""
-    scores = [image["score"] for image in job["result"]["images"]]
-    middle, worst = first_round(job)
-    median = scores[middle]
-    figure, (*panels, right) = plt.subplots(1, 4, figsize=(13, 3.6), width_ratios=(1, 1, 1, 1.7), layout="constrained")
-    titles = ("worst single sample", "median single sample", f"winner of {job['result']['candidates']}")
-    for axes, rank, title in zip(panels, (worst, middle, 0), titles, strict=True):
-        axes.imshow(imread(io.BytesIO(images[rank])), interpolation="nearest")
-        axes.set_title(f"{title}\nlog p = {scores[rank]:.3f}")
+def draw(prompt: str, panels: dict[str, tuple[bytes, float]], jobs: dict[str, dict[str, Any]], path: Path) -> None:
+    """Pictures with what they are and score, and the curves of the jobs."""
+    width = (*(1 for _ in panels), 1.7)
+    figure, (*places, right) = plt.subplots(
+        1, len(width), figsize=(3 * len(panels) + 5, 3.8), width_ratios=width, layout="constrained"
+    )
+    for axes, (title, (png, score)) in zip(places, panels.items(), strict=True):
+        axes.imshow(imread(io.BytesIO(png)), interpolation="nearest")
+        axes.set_title(f"{title}\nCLIPScore {score:.2f}")
         axes.set_axis_off()
-    curve = job["progress"]["curve"]
-    right.plot([p["nfe"] for p in curve], [p["score"] for p in curve], marker="o", label="best so far")
-    right.axhline(median, linestyle="--", color="gray", label="median single sample")
-    right.set(xlabel="NFE", ylabel="log-probability of the class", title=f"random search for {label!r}")
+    for name, job in jobs.items():
+        curve = job["progress"]["curve"]
+        right.step([p["nfe"] for p in curve], [p["score"] for p in curve], where="post", marker="o", label=name)
+    right.set(xlabel="NFE", ylabel="CLIPScore of the best so far")
     right.legend()
+    right.grid(alpha=0.3)
+    figure.suptitle(f'"{prompt}"')
     figure.savefig(path, dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"))
-    parser.add_argument("--class", dest="label", default="m")
-    parser.add_argument(
-        "--candidates",
-        type=int,
-        choices=range(FIRST_ROUND, MAX_IMAGES + 1),
-        metavar=f"{FIRST_ROUND}..{MAX_IMAGES}",
-        default=48,
-    )
+    parser.add_argument("--prompt", default="a bold red italic serif Q on white")
+    parser.add_argument("--class", dest="label", default="Q", help="the prompt's character")
+    parser.add_argument("--nfe", type=int, default=480, help="budget of each search")
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
+    if not SINGLE * STEPS <= args.nfe <= MAX_IMAGES * STEPS:
+        parser.error(f"--nfe must be from {SINGLE * STEPS} to {MAX_IMAGES * STEPS}, not {args.nfe}")
     args.out.mkdir(parents=True, exist_ok=True)
     port = free_port(HOST)
     with tempfile.TemporaryDirectory(prefix="sitsearch-demo-") as data, Client(f"http://{HOST}:{port}") as client:
@@ -96,26 +95,40 @@ def main() -> None:
                 if service.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit("the service did not start")
                 time.sleep(0.2)
-            job = client.wait(client.submit(request(args.label, args.candidates, args.seed)))
-            if job["status"] != "succeeded":
-                raise SystemExit(f"job {job['id']} {job['status']}: {job['error']}")
-            images = client.images(job)
+            jobs, images = {}, {}
+            for name in ("random", "auto"):
+                job = client.wait(client.submit(request(args.prompt, args.label, args.nfe, args.seed, name)))
+                if job["status"] != "succeeded":
+                    raise SystemExit(f"job {job['id']} {job['status']}: {job['error']}")
+                jobs[name], images[name] = job, client.images(job)
         finally:
             service.send_signal(signal.SIGINT)
             service.wait(STOP_TIMEOUT)
-    middle, worst = first_round(job)
-    median, lowest = (job["result"]["images"][rank]["score"] for rank in (middle, worst))
-    (args.out / "before.png").write_bytes(images[middle])
-    (args.out / "after.png").write_bytes(images[0])
-    (args.out / "job.json").write_text(json.dumps(job, indent=2) + "\n")
-    draw(args.label, images, job, args.out / "result.png")
-    progress = job["progress"]
-    print(
-        f"{args.label!r}: the median of {FIRST_ROUND} single samples scores {median:.4f}, the worst {lowest:.4f}; "
-        f"the best of {job['result']['candidates']} scores {progress['best_score']:.4f}, "
-        f"for {progress['nfe_spent']} of {progress['nfe_budget']} NFE ({progress['forwards_spent']} forwards)"
-    )
-    print(f"picture: {args.out / 'result.png'}; the whole record: {args.out / 'job.json'}")
+    ranks = singles(jobs["random"])
+    shown = {
+        "worst single sample": ("random", ranks[-1]),
+        "median single sample": ("random", ranks[len(ranks) // 2]),
+        f"best of {args.nfe // STEPS} at random": ("random", 0),
+        "auto, guided": ("auto", 0),
+    }
+    panels = {
+        title: (images[name][rank], jobs[name]["result"]["images"][rank]["score"])
+        for title, (name, rank) in shown.items()
+    }
+    (args.out / "before.png").write_bytes(panels["median single sample"][0])
+    (args.out / "after.png").write_bytes(images["auto"][0])
+    (args.out / "job.json").write_text(json.dumps(jobs, indent=2) + "\n")
+    draw(args.prompt, panels, jobs, args.out / "result.png")
+    print(f"{args.prompt!r}, CLIPScore:")
+    for title, (_, score) in panels.items():
+        print(f"  {title:24s} {score:.3f}")
+    for name, job in jobs.items():
+        progress = job["progress"]
+        print(
+            f"{name}: {progress['nfe_spent']} of {progress['nfe_budget']} NFE, "
+            f"{progress['gradients_spent']} gradients; hacking: {', '.join(job['result']['hacking']) or 'no sign'}"
+        )
+    print(f"picture: {args.out / 'result.png'}; both records: {args.out / 'job.json'}")
 
 
 if __name__ == "__main__":

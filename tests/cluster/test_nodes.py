@@ -52,6 +52,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
             workers = [cluster.add_node(**NODE) for _ in range(2)]
             ray.init(address=cluster.address, namespace=APP_NAME, log_to_driver=False)
             overrides: dict[str, Any] = {"redis_url": valkey.url, "sampler_replicas": 2, "sampler_gpus": 1, "lease": 3}
+            overrides["verifiers"] = ["classifier"]
             serve.start(http_options=HTTPOptions(location="NoServer"))
             serve.run(build(overrides), name=APP_NAME, route_prefix=None)
             yield Nodes(cluster, workers, Settings(**overrides))
@@ -82,12 +83,13 @@ async def submitted(store: JobStore, request: dict[str, Any]) -> Job:
     return job
 
 
-async def test_a_path_search_over_nodes_finds_what_one_process_finds_and_makes_no_state_twice(
-    nodes: Nodes, store: JobStore
+@pytest.mark.parametrize("search", [PATHS, "lookahead"], ids=["paths", "lookahead"])
+async def test_a_search_over_nodes_finds_what_one_process_finds_and_makes_no_state_twice(
+    nodes: Nodes, store: JobStore, search: Any
 ) -> None:
     taken = ray.cluster_resources()["GPU"] - ray.available_resources().get("GPU", 0)
     assert taken == 2, "each sampler is on a node of its own"
-    request = body(budget={"nfe": 300}, search=PATHS)
+    request = body(budget={"nfe": 300}, search=search)
     ended = await store.wait((await submitted(store, request)).id, timeout=120)
     expected = locally(request)
     assert ended.status is Status.SUCCEEDED and ended.result is not None

@@ -25,7 +25,7 @@ from sitsearch.workers.engine.cohort import Cohort
 from sitsearch.workers.engine.decoding import Decoding
 from sitsearch.workers.engine.forwards import Forwards, filling
 from sitsearch.workers.engine.gradients import Gradients, Source
-from sitsearch.workers.engine.latents import Latents
+from sitsearch.workers.engine.latents import Latents, Node, keys
 from sitsearch.workers.engine.machine import keep_what_is_made
 from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.engine.references import Table, tables_of
@@ -173,6 +173,19 @@ class Engine:
         self._make_again(ticket, submission, tables.values())
         self._submissions[ticket] = submission
         return ticket
+
+    def lend(self, job: str, order: Order, states: Sequence[torch.Tensor | None]) -> None:
+        """Take what others made of a job's references, so that they are not made again.
+
+        Args:
+            job: whose they are.
+            order: that is guided by them.
+            states: of its references, in order; `[C, H, W]` float32, or None where nobody has it.
+        """
+        for reference, state in zip(order.references, states, strict=True):
+            key = keys(job, order.condition, order.sampler, reference.recipe)[-1]
+            if state is not None and self.latents.get(key) is None:
+                self.latents.put(key, Node(state.to(self.generator.device)))
 
     def _make_again(self, ticket: int, submission: Submission, tables: Iterable[Table]) -> None:
         """Order what tables miss for a submission; if they miss nothing any more, its cohorts may begin."""

@@ -95,8 +95,17 @@ class SamplerReplica:
         """Called by Serve where the pool scales; see `sitsearch.workers.serving.scaling`."""
         return {QUEUED_SECONDS: self._queued / self._rows_per_second}
 
-    async def sample(self, job: str, orders: Sequence[Order], priority: float = 1.0) -> Made[np.ndarray]:
+    async def sample(
+        self,
+        job: str,
+        orders: Sequence[Order],
+        priority: float = 1.0,
+        lent: Sequence[np.ndarray | None] | None = None,
+    ) -> Made[np.ndarray]:
         """Make `orders`; `priority` as in `GenerateRequest`.
+
+        Of a job whose samples guide others, `lent` are the states of the references that its orders share, as far as
+        they are known; then the states of what is made are answered too.
 
         Cancelling the call drops what is not sampled yet.
 
@@ -114,6 +123,9 @@ class SamplerReplica:
 
         def submit() -> None:
             try:
+                if lent:
+                    states = [None if state is None else torch.from_numpy(state.copy()) for state in lent]
+                    self._engine.lend(job, orders[0], states)
                 tickets.append(self._engine.submit(job, orders, priority=priority))
             except Exception as error:  # whatever it is, other orders go on
                 settle(answer.set_exception, error)
@@ -151,6 +163,7 @@ class SamplerReplica:
             previews=None if made.previews is None else made.previews.numpy(),
             gradients=made.gradients,
             gradients_again=made.gradients_again,
+            states=None if lent is None else torch.stack([sample.x.cpu() for sample in done.samples]).numpy(),
         )
 
     def _post(self, action: Callable[[], None]) -> None:

@@ -20,9 +20,12 @@ from sitsearch.workers.errors import SearchError, UnknownName
 from sitsearch.workers.jobs.images import decode_png, encode_png
 from sitsearch.workers.jobs.job import Candidate, Job, Result, Usage
 from sitsearch.workers.jobs.offer import ModelOffer, Offer, SamplerOffer, VerifierOffer
+from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.store import Claim, JobStore
+from sitsearch.workers.search.algorithms.lookahead import MOST_REFERENCES
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.lessons.record import Lesson
+from sitsearch.workers.search.registry import ALGORITHMS
 from sitsearch.workers.search.runs.drive import Executor, Made, drive
 from sitsearch.workers.search.runs.start import Run, start_run
 from sitsearch.workers.search.runs.teaching import lesson_of
@@ -82,6 +85,8 @@ class Work(Executor[np.ndarray]):
         self._conditions = conditions_of(claim.job, self._model)
         self._preview = any("preview" in verifier.needs for verifier in self._selectors)
         self._slots, self._wasted = Slots(pools.slots), _Wasted(claim.job)
+        self._steers = getattr(ALGORITHMS[request.search.algorithm], "steers", False)
+        self._states: dict[Recipe, np.ndarray] = {}  # of what may guide others: every replica needs all of them
         self._retaken = claim.taken_over
         self._run: Run | None = None
         self.sets = request.condition.is_many and self._selectors[0].sets
@@ -120,15 +125,19 @@ class Work(Executor[np.ndarray]):
         job = self._job
         orders = orders_of(proposals, job.request.sampler, self._conditions, preview=self._preview)
         sampler, slots = self._pools.samplers[job.request.model], self._slots.assign(orders)
+        lent = [self._states.get(one.recipe) for one in orders[0].references] if self._steers else None
         parts: list[Made[np.ndarray]] = await together(
             [
                 sampler.options(multiplexed_model_id=key_of(job.id, slot)).sample.remote(
-                    job.id, [orders[place] for place in places], job.request.priority
+                    job.id, [orders[place] for place in places], job.request.priority, lent
                 )
                 for slot, places in slots.items()
             ]
         )
-        return _in_order(parts, [place for places in slots.values() for place in places])
+        made = _in_order(parts, [place for places in slots.values() for place in places])
+        if made.states is not None and len(self._states) < MOST_REFERENCES:
+            self._states |= {order.recipe: state for order, state in zip(orders, made.states, strict=True)}
+        return made
 
     async def score(
         self, names: Sequence[str], images: np.ndarray, conditions: Sequence[int], previews: np.ndarray | None
@@ -239,6 +248,7 @@ def _in_order(parts: Sequence[Made[np.ndarray]], places: Sequence[int]) -> Made[
     nfe = [count for part in parts for count in part.nfe]
     forwards = [count for part in parts for count in part.forwards]
     gradients = [count for part in parts for count in part.gradients]
+    states = [part.states for part in parts if part.states is not None]
     previews = [part.previews for part in parts if part.previews is not None]
     return Made(
         images=np.concatenate([part.images for part in parts])[order],
@@ -249,6 +259,7 @@ def _in_order(parts: Sequence[Made[np.ndarray]], places: Sequence[int]) -> Made[
         previews=np.concatenate(previews)[order] if previews else None,
         gradients=[gradients[i] for i in order],
         gradients_again=sum(part.gradients_again for part in parts),
+        states=np.concatenate(states)[order] if states else None,
     )
 
 

@@ -190,6 +190,10 @@ def test_lost_references_are_made_again_and_counted_apart(tiny: SiTGenerator) ->
     (there,) = sample_all(engine, [order(whole(LOOKAHEAD), choice)])
     (lost,) = sample_all(engine_of(tiny), [order(whole(LOOKAHEAD), choice)])
     assert torch.equal(there.x, lost.x)
+    lent = engine_of(tiny)
+    lent.lend("local", order(whole(LOOKAHEAD), choice), [sample.x for (sample,) in made])
+    (borrowed,) = sample_all(lent, [order(whole(LOOKAHEAD), choice)])
+    assert torch.equal(borrowed.x, there.x) and borrowed.nfe_again == 0
     assert (there.nfe, there.nfe_again) == (STEPS, 0) and (lost.nfe, lost.nfe_again) == (STEPS, 2 + 2 + 3)
 
 

@@ -49,7 +49,9 @@ class Painter(StubSampler):
         super().__init__(gate)
         self.failures, self.answers = list(failures), answers
 
-    async def _sample(self, job: str, orders: Sequence[Order], priority: float) -> Made[np.ndarray]:
+    async def _sample(
+        self, job: str, orders: Sequence[Order], priority: float, lent: Sequence[np.ndarray | None] | None = None
+    ) -> Made[np.ndarray]:
         if self.answered == self.answers:
             self.gate.clear()
         return await super()._sample(job, orders, priority)

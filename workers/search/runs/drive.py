@@ -38,6 +38,7 @@ class Made(Generic[A]):
         previews: `[N, H, W, 3]` uint8, data predictions on the way, for verifiers that need them.
         gradients: of a verifier, that guided each; empty if none did.
         gradients_again: as `nfe_again`.
+        states: `[N, C, H, W]` float32, of those that may guide others, where an executor hands them on.
     """
 
     images: A
@@ -48,6 +49,7 @@ class Made(Generic[A]):
     previews: A | None = None
     gradients: Sequence[int] = ()
     gradients_again: int = 0
+    states: A | None = None
 
 
 class Executor(Protocol[A]):

@@ -46,6 +46,8 @@ from sitsearch.workers.search.runs.plan import cap, make_allowance, reserved, sa
 from sitsearch.workers.search.runs.target import Aim, missed
 from sitsearch.workers.search.runs.winners import Winners
 
+#: Trajectories of a search by `auto` whose winners are compared with its random candidates.
+LARGE = 64
 #: Under which name a search is told the score that selects.
 SELECTING = "selecting"
 
@@ -82,7 +84,9 @@ class SearchRun(WithAccounts):
         self._accounts = Accounts(request)
         algorithm = request.search.algorithm
         adapts = algorithm != "random" or request.gradient is not None
-        self._audits = Audits(request.auditors, plain=algorithm == "auto", compares=adapts)
+        # of a large search; the random share of a small one is too few to compare with
+        plain = algorithm == "auto" and allowance.nfe >= LARGE * self.sampling.whole
+        self._audits = Audits(request.auditors, plain=plain, compares=adapts)
         self._winners = Winners(request, allowance)
         self._aim = None if request.stop.target is None else Aim(request.stop.target, self.sampling.steps)
         self._told: tuple[Candidate, ...] = ()

@@ -67,7 +67,14 @@ def test_each_model_and_verifier_becomes_a_deployment_of_its_own(env: Path) -> N
     config = generate.serve_config(generate.load([env]))
     parsed = ServeDeploySchema.model_validate(yaml.safe_load(yaml.safe_dump(config)))
     (app,) = parsed.applications
-    assert app.deployment_names == ["Coordinator", "Sampler-glyphs", "Sampler-sit-xl", "Verifier-classifier"]
+    assert sorted(app.deployment_names) == [
+        "Coordinator",
+        "Sampler-glyphs",
+        "Sampler-sit-xl",
+        "Verifier-auditor",
+        "Verifier-classifier",
+        "Verifier-clip_score",
+    ]
     options = {d["name"]: d["ray_actor_options"] for d in config["applications"][0]["deployments"]}
     assert options["Sampler-sit-xl"]["num_gpus"] == 0.5
     assert options["Verifier-classifier"]["num_gpus"] == 0

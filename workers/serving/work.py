@@ -257,7 +257,7 @@ def _in_order(parts: Sequence[Made[np.ndarray]], places: Sequence[int]) -> Made[
         nfe_again=sum(part.nfe_again for part in parts),
         forwards_again=sum(part.forwards_again for part in parts),
         previews=np.concatenate(previews)[order] if previews else None,
-        gradients=[gradients[i] for i in order],
+        gradients=[gradients[i] for i in order] if gradients else (),
         gradients_again=sum(part.gradients_again for part in parts),
         states=np.concatenate(states)[order] if states else None,
     )

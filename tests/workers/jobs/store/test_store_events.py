@@ -111,6 +111,8 @@ async def test_a_round_event_tells_the_progress_and_its_point(store: JobStore) -
         "nfe_budget": 400,
         "forwards_spent": 80,
         "forwards_budget": None,
+        "gradients_spent": 0,
+        "gradients_budget": None,
         "round": 1,
         "best_score": 0.0,
         "target": None,

@@ -34,6 +34,7 @@ TARGETS: Mapping[Path, tuple[Path, ...]] = {
 WORKER_FIELDS = (
     "models",
     "verifiers",
+    "auditors",
     "sampler_replicas",
     "sampler_max_replicas",
     "sampler_queue",
@@ -53,7 +54,7 @@ WORKER_FIELDS = (
 
 COORDINATOR_CPUS = 0.5
 SAMPLER_CPUS = 2
-VERIFIER_CPUS = 1
+VERIFIER_CPUS = 0.5
 """CPUs that Ray reserves for one replica; Ray also sets its OMP_NUM_THREADS to them."""
 
 HEADER = "# Generated from the settings by `python -m deploy.generate`; change workers.env instead.\n"

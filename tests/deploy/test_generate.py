@@ -108,3 +108,19 @@ def test_a_pool_that_scales_is_left_to_the_application(env: Path) -> None:
     (deployment,) = [d for d in built.deployments if d.name == "Sampler-glyphs"]
     scaling = deployment._deployment_config.autoscaling_config
     assert scaling is not None and (scaling.min_replicas, scaling.max_replicas) == (2, 8)
+
+
+def test_the_base_fits_on_its_pods() -> None:
+    """Ray places a replica on one pod: largest first, each where there is room."""
+    base = generate.ROOT / "base"
+    every = yaml.safe_load_all((base / "rayservice.yaml").read_text())
+    service = next(one for one in every if one["kind"] == "RayService")
+    (group,) = service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    (container,) = group["template"]["spec"]["containers"]
+    room = [float(container["resources"]["requests"]["cpu"])] * group["replicas"]
+    config = yaml.safe_load(yaml.safe_load((base / "serve-config.yaml").read_text())["spec"]["serveConfigV2"])
+    deployments = config["applications"][0]["deployments"]
+    wanted = [d["ray_actor_options"]["num_cpus"] for d in deployments for _ in range(d["num_replicas"])]
+    for cpus in sorted(wanted, reverse=True):
+        place = next(place for place, left in enumerate(room) if left >= cpus)
+        room[place] -= cpus

@@ -27,6 +27,7 @@ PARTS = {
     "e": "jobs",
     "f": "device",
     "g": "control_plane",
+    "h": "guided_load",
     "scale": "scale",
 }
 #: Of the network; 0 is all cores. Fewer serve to measure beside other work, whose turns would hold all of them up.

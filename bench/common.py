@@ -19,6 +19,7 @@ from sitsearch.models.condition import Condition
 from sitsearch.models.generator import Generator, Rows, SiTGenerator
 from sitsearch.models.sit import SiT, SiTConfig
 from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.machine import network_dtype
 from sitsearch.workers.engine.orders import Order
 from sitsearch.workers.engine.submissions import Done
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
@@ -141,9 +142,9 @@ def network(preset: str, device: str, dtype: torch.dtype, **overrides: int | boo
     return SiTGenerator(net.to(device, dtype), interpolant="Linear", prediction="velocity")
 
 
-def glyphs(device: str = "cpu", dtype: torch.dtype = torch.bfloat16) -> SiTGenerator:
-    """The bundled generator."""
-    generator = load_generator("glyphs", device=device, dtype=dtype)
+def glyphs(device: str = "cpu", dtype: torch.dtype | None = None) -> SiTGenerator:
+    """The bundled generator; None is the precision that the service takes on the device."""
+    generator = load_generator("glyphs", device=device, dtype=dtype or network_dtype("auto", device))
     assert isinstance(generator, SiTGenerator)
     return generator
 

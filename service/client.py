@@ -96,6 +96,10 @@ class Client:
         """Raise the budget of a job that has succeeded to `nfe` in all; it goes on."""
         return self._json("POST", job["links"]["extend"], json={"nfe": nfe})
 
+    def resume(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Let a job that failed or was canceled go on from where it ended."""
+        return self._json("POST", job["links"]["resume"])
+
     def offer(self, what: str) -> list[dict[str, Any]]:
         """What the service offers: `models`, `verifiers` or `algorithms`."""
         answer = self._json("GET", f"/{what}")

@@ -4,6 +4,7 @@ SitsearchError
 |- SearchError        a search was used against its protocol
 |- PluginError        an installed plug-in cannot be used
 |- BudgetTooSmall     a budget buys less than the request needs
+|- VerifierInvalid    a whole round of candidates has no score that is a number
 |- Unsuitable         parts of a request do not go together
 '- UnknownName        a model, verifier, algorithm or class that is not there
 """
@@ -23,6 +24,10 @@ class SearchError(SitsearchError):
 
 class PluginError(SitsearchError):
     """An installed plug-in cannot be used."""
+
+
+class VerifierInvalid(SitsearchError):
+    """A whole round of candidates has no score that is a number."""
 
 
 class BudgetTooSmall(SitsearchError):

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     compile: bool = Field(False, description="compile the network with torch.compile at start")
     deterministic: bool = Field(True, description="pad forwards so that a result never depends on what else is sampled")
     lease: float = Field(15, gt=0, description="how long a silent coordinator keeps a job before another takes it")
+    verifier_patience: float = Field(
+        600, ge=0, description="how long a job waits for a verifier whose own source does not answer before it fails"
+    )
     offer_ttl: float = Field(15, gt=0, description="how long what the workers offer is believed without renewal")
 
     @property

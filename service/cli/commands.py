@@ -111,6 +111,17 @@ def extend(
 
 
 @app.command()
+def resume(
+    job_id: Annotated[str, typer.Argument(help="a job that failed or was canceled")],
+    save: Annotated[Path, typer.Option("--out", help="folder for PNG and JSON")] = Path("."),
+    url: Url = LOCAL,
+) -> None:
+    """Let a search that failed or was canceled go on from where it ended; saves as `generate` does."""
+    with Client(url) as client:
+        follow(client, client.resume(client.job(job_id)), save)
+
+
+@app.command()
 def algorithms(url: Url = LOCAL) -> None:
     """List the search algorithms that the service offers, with their options."""
     table = Table("algorithm", "options", "title", "reference")

@@ -36,8 +36,10 @@ from sitsearch.workers.jobs.errors import (
     JobChanged,
     QueueFull,
     StoreError,
+    StoreFull,
     StoreUnavailable,
     UnknownJob,
+    UnreadableRecord,
 )
 
 log = logging.getLogger(__name__)
@@ -159,6 +161,12 @@ class Unavailable(Problem):
     status, slug, title = 503, "store-unavailable", "The job store is away"
 
 
+class NoRoom(Problem):
+    """The memory or the disk of the store is full."""
+
+    status, slug, title = 507, "store-full", "The job store is full"
+
+
 class NoWorkers(Problem):
     """No worker has said lately what it offers."""
 
@@ -193,6 +201,17 @@ def problem_of(error: Exception) -> Problem:
             return Invalid([FieldError(field="cursor", message=str(error))])
         case QueueFull():
             return QueueIsFull(str(error), retry_after=RETRY_FULL)
+        case UnreadableRecord():
+            log.warning("%s", error)
+            detail = "the job's record cannot be read here: it was spoilt, or written by a later version"
+            return Problem(detail, slug="unreadable-record")
+        case StoreFull():
+            log.error("%s", error)
+            detail = (
+                f"the job store is out of {error.what}: it takes nothing new until there is room again; jobs can be "
+                "read and canceled, and ended jobs leave room when they expire"
+            )
+            return NoRoom(detail, slug=f"{error.what}-full", retry_after=RETRY_FULL)
         case StoreUnavailable():
             log.warning("%s", error)
             return Unavailable("the job store does not answer; try again shortly", retry_after=RETRY_UNAVAILABLE)

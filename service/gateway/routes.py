@@ -21,7 +21,7 @@ from sitsearch.service.gateway.body import read_json, validate
 from sitsearch.service.gateway.checks import admit
 from sitsearch.service.gateway.metrics import HttpMetrics, render
 from sitsearch.service.gateway.planning import ExtendRequest, PlanView, extension_of, plan_view
-from sitsearch.service.gateway.problems import FieldError, ImageExpired, Invalid, NoWorkers, UnknownResource
+from sitsearch.service.gateway.problems import Conflict, FieldError, ImageExpired, Invalid, NoWorkers, UnknownResource
 from sitsearch.service.gateway.views import JobsView, JobView, PageLinks, job_view, ranked
 from sitsearch.workers.jobs.errors import UnknownJob
 from sitsearch.workers.jobs.job import Job, Progress, Status
@@ -284,6 +284,16 @@ async def extend(job_id: str, request: Request, context: Ctx, root: Root) -> Job
     extension = extension_of(snapshot.job, asked.nfe, await context.offer(), max_nfe=context.settings.max_nfe)
     if extension is not None:
         await context.store.extend(snapshot.job, extension)
+    return job_view(await context.snapshot(job_id), root)
+
+
+@router.post("/jobs/{job_id}/resume", status_code=202, tags=["jobs"])
+async def resume(job_id: str, context: Ctx, root: Root) -> JobView:
+    """Let a search that failed or was canceled go on from where its log ends; one that waits or runs stays as it is."""
+    job = (await context.snapshot(job_id)).job
+    if job.status is Status.SUCCEEDED:
+        raise Conflict("the job has succeeded; give it a larger budget by `extend`", slug="has-succeeded")
+    await context.store.resume(job_id)
     return job_view(await context.snapshot(job_id), root)
 
 

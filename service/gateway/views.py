@@ -28,6 +28,7 @@ class JobLinks(SelfLink):
     events: str
     cancel: str
     extend: str
+    resume: str
     images: tuple[str, ...]
 
 
@@ -42,6 +43,7 @@ class ResultView(View):
 
     images: tuple[ImageView, ...]
     candidates: int
+    invalid: int
     stopped_by: StopReason
     warnings: tuple[str, ...]
     choice: Choice | None
@@ -49,7 +51,10 @@ class ResultView(View):
 
 
 class JobView(View):
-    """A job. Times are Unix seconds; `queue_position` 0 is next."""
+    """A job. Times are Unix seconds; `queue_position` 0 is next; `note` says what a running job waits for.
+
+    Of a search that goes on, `result` is the last one until the next is there.
+    """
 
     id: str
     status: Status
@@ -62,6 +67,7 @@ class JobView(View):
     result: ResultView | None
     usage: Usage
     error: JobError | None
+    note: str | None
     links: JobLinks
 
 
@@ -81,7 +87,9 @@ class JobsView(View):
 def ranked(snapshot: Snapshot) -> tuple[str, ...]:
     """Ids of the candidates whose images can be fetched, best first: the result's, or the best so far."""
     result, request = snapshot.job.result, snapshot.job.request
-    if result is None:  # images are held of more than were asked for
+    if result is None or (
+        snapshot.job.status is Status.RUNNING and snapshot.best
+    ):  # images are held of more than were asked for
         return snapshot.best[: request.num_images] if not request.condition.is_many else snapshot.best
     return tuple(image.candidate.id for image in result.images)
 
@@ -102,6 +110,7 @@ def job_view(snapshot: Snapshot, root: str) -> JobView:
         result = ResultView(
             images=images,
             candidates=job.result.candidates,
+            invalid=job.result.invalid,
             stopped_by=job.result.stopped_by,
             warnings=job.result.warnings,
             choice=job.result.choice,
@@ -119,11 +128,13 @@ def job_view(snapshot: Snapshot, root: str) -> JobView:
         result=result,
         usage=job.usage,
         error=job.error,
+        note=job.note,
         links=JobLinks(
             self_=self_,
             events=f"{self_}/events",
             cancel=f"{self_}/cancel",
             extend=f"{self_}/extend",
+            resume=f"{self_}/resume",
             images=tuple(image_link(rank) for rank in range(len(ranked(snapshot)))),
         ),
     )

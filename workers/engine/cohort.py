@@ -232,10 +232,10 @@ class Cohort:
         if self._orders[0].preview:
             seen = self._previews.data
             previews = list(images if seen is None else self._generator.decoder.decode(seen))
-        counts = self._counts.T.tolist()
+        counts, broken = self._counts.T.tolist(), (~x.isfinite().flatten(1).all(1)).tolist()
         return [
-            Sample(image, state, preview, *row)
-            for image, state, row, preview in zip(images, x, counts, previews, strict=True)
+            Sample(image, state, preview, bad, *row)
+            for image, state, row, preview, bad in zip(images, x, counts, previews, broken, strict=True)
         ]
 
     # --- from operation to operation -----------------------------------------------------------------------------

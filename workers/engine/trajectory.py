@@ -36,6 +36,7 @@ class Sample:
         x: `[C, H, W]` float32 on the generator's device: the state, or data prediction, that was decoded.
         preview: `[H, W, 3]` uint8, where it was ordered: the data prediction of the first evaluation at
             `PREVIEW_NOISE_LEVEL` or below, or of the last one made before, or the image itself if none was.
+        broken: the state is not finite: the image shows nothing that the model drew.
         nfe, forwards: evaluations and network rows that it took.
         gradients: of a verifier, that guided it.
         nfe_again, forwards_again, gradients_again: those spent besides, on what was no longer at hand.
@@ -44,6 +45,7 @@ class Sample:
     image: Tensor
     x: Tensor
     preview: Tensor | None
+    broken: bool
     nfe: int
     forwards: int
     gradients: int = 0
@@ -64,6 +66,7 @@ def made_of(samples: Sequence[Sample]) -> Made[Tensor]:
         previews=torch.stack(previews) if previews else None,
         gradients=[sample.gradients for sample in samples],
         gradients_again=sum(sample.gradients_again for sample in samples),
+        broken=[sample.broken for sample in samples],
     )
 
 

@@ -43,9 +43,8 @@ def _binary() -> Path:
 class EmbeddedValkey:
     """Runs a Valkey server in `data_dir/valkey` for as long as the context lasts.
 
-    It listens on a Unix socket in a folder that only this user can enter, and on no network port. Each write reaches
-    the append-only file before it is answered, and the disk within a second: it outlives a killed process, and all but
-    the last second outlives a power cut.
+    It listens on a Unix socket in a folder that only this user can enter, and on no network port. Each write is in the
+    append-only file on disk before it is answered, so what was answered outlives a killed process and a power cut.
 
     Args:
         data_dir: where data and log live; made when absent.
@@ -127,7 +126,7 @@ class EmbeddedValkey:
             "unixsocketperm": "700",
             "dir": str(self.folder),
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendfsync": "always",
             "save": "",
             "maxmemory-policy": "noeviction",
         }

@@ -3,6 +3,9 @@
 SitsearchError
 '- StoreError
    |- StoreUnavailable      Redis is away or cannot take writes now; trying again later may help
+   |  '- StoreFull          its memory or its disk is full: nothing new can be taken until there is room
+   |- StoreForgets          it would drop keys once its memory is full: not to be used
+   |- UnreadableRecord      what the store holds of a job cannot be understood
    |- UnknownJob            no such job, or its record has expired
    |- BadCursor             a page cursor that no listing gave out
    |- QueueFull             as many jobs wait as the settings allow
@@ -24,6 +27,31 @@ class StoreError(SitsearchError):
 
 class StoreUnavailable(StoreError):
     """Redis is away or cannot take writes now."""
+
+
+class StoreFull(StoreUnavailable):
+    """Redis has no room: its memory or its disk is full.
+
+    Attributes:
+        what: `memory` or `disk`.
+    """
+
+    def __init__(self, what: str, error: object) -> None:
+        self.what = what
+        super().__init__(f"Redis is out of {what}: {error}")
+
+
+class StoreForgets(StoreError):
+    """The server is set up to drop keys when its memory is full, and would lose jobs."""
+
+    def __init__(self, policy: str) -> None:
+        super().__init__(
+            f"Redis would lose jobs once its memory is full: set `maxmemory-policy noeviction`, not {policy}"
+        )
+
+
+class UnreadableRecord(StoreError):
+    """What the store holds of a job cannot be understood: it was spoilt, or written by a newer version."""
 
 
 class _AboutJob(StoreError):

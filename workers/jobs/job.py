@@ -14,15 +14,16 @@ from sitsearch.workers.jobs.request import MAX_NFE, GenerateRequest
 #: What a candidate was made for: `search`, what the search proposed; `finish`, what a search that ended early owed: its
 #: best previews carried on to t = 1, and the images that were missing; `final`, the winners at `final_steps`.
 Phase = Literal["search", "finish", "final"]
-#: What ended a search: its budget in NFE or in gradients, a stop rule, or the time.
-StopReason = Literal["budget", "gradients", "score", "target", "patience", "audited", "seconds"]
+#: What ended a search: its budget in NFE or in gradients, a stop rule, the time, or what ended its job.
+StopReason = Literal["budget", "gradients", "score", "target", "patience", "audited", "seconds", "canceled", "failed"]
 
 
 class Candidate(Schema):
     """One evaluated trajectory: its recipe, what it cost and how it scored.
 
     A candidate whose recipe ends before t = 1 was scored on its data prediction. `condition` counts the request's
-    conditions, `gradients` those of a verifier that guided it.
+    conditions, `gradients` those of a verifier that guided it. An `invalid` one has a score that is no number, or was
+    made of such: it is never selected, and the worst score of its round stands in for its own.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Candidate(Schema):
     phase: Phase = "search"
     condition: int = 0
     gradients: int = Field(0, exclude_if=lambda gradients: not gradients)
+    invalid: bool = Field(False, exclude_if=lambda invalid: not invalid)
 
 
 class Choice(Schema):
@@ -121,7 +123,10 @@ class TargetProgress(Schema):
 
 
 class Progress(Schema):
-    """How far a job has come; the curve has one point a round. `target` is there where the request names one."""
+    """How far a job has come; `target` is there where the request names one.
+
+    The curve has a point for each round, but for those between the first and the last at which nothing changed.
+    """
 
     nfe_spent: int = 0
     nfe_budget: int | None = None
@@ -201,6 +206,7 @@ class Result(Schema):
     Attributes:
         images: best first; of a search over many conditions, by slot.
         candidates: how many were scored, the final generation not counted.
+        invalid: how many of them could not be, see `Candidate`.
         hacking: auditors that fell while the selecting score rose (`sitsearch.workers.search.runs.selection.hacking`),
             and those to which the winner lies below the first candidates, beyond chance; None without auditors.
         stopped_by: what ended it.
@@ -210,6 +216,7 @@ class Result(Schema):
 
     images: tuple[ResultImage, ...]
     candidates: int
+    invalid: int = Field(0, exclude_if=lambda invalid: not invalid)
     hacking: tuple[str, ...] | None = None
     stopped_by: StopReason
     warnings: tuple[str, ...] = ()
@@ -231,7 +238,7 @@ class Extension(Schema):
 
 
 class Job(Schema):
-    """The record of a job, as the store keeps it. Times are Unix seconds."""
+    """The record of a job, as the store keeps it. Times are Unix seconds; `note` says what a running one waits for."""
 
     id: str
     request: GenerateRequest
@@ -245,3 +252,4 @@ class Job(Schema):
     usage: Usage = Usage()
     result: Result | None = None
     error: JobError | None = None
+    note: str | None = None

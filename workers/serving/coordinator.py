@@ -11,35 +11,69 @@ import gc
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 
 from sitsearch.models.verifiers.errors import VerifierUnavailable
-from sitsearch.workers.jobs.errors import JobCanceled, LeaseLost, StoreUnavailable
-from sitsearch.workers.jobs.job import Candidate, JobError, Status
-from sitsearch.workers.jobs.offer import Offer
+from sitsearch.workers.errors import UnknownName, VerifierInvalid
+from sitsearch.workers.jobs.errors import JobCanceled, LeaseLost, RoundOutOfOrder, StoreUnavailable, UnreadableRecord
+from sitsearch.workers.jobs.job import Candidate, JobError, Result, Status, Usage
 from sitsearch.workers.jobs.store import Claim, JobStore
+from sitsearch.workers.jobs.store.heartbeat import Heartbeat
 from sitsearch.workers.search.lessons.record import fields_of
-from sitsearch.workers.search.registry import algorithm_offers
-from sitsearch.workers.serving.work import Pools, Work, together
+from sitsearch.workers.serving.offering import Offering
+from sitsearch.workers.serving.patience import patiently
+from sitsearch.workers.serving.persistence import PoisonedOrder
+from sitsearch.workers.serving.work import Drained, Pools, Work
 from sitsearch.workers.settings import Settings
 
 log = logging.getLogger(__name__)
 
 #: To Redis, which one coordinator's jobs share: each call is short.
 CONNECTIONS = 32
-#: A job that was claimed more often than this has ended its coordinators, and ends itself.
+#: A job that was claimed more often than this without a round to show for it has ended its coordinators, and ends.
 MAX_CLAIMS = 10
-RENEWALS_PER_LEASE = 3
-#: Seconds before a loop that Redis or a pool failed goes on.
-PAUSE = 1.0
+#: What is offered is said so often before it would be believed no more.
+SAID_PER_TTL = 3
+#: Seconds before a loop that failed goes on, which double, and the most that they come to.
+PAUSE, MOST_PAUSE = 1.0, 15.0
+#: How often the log of a job is read again that the store has lost rounds of.
+REPLAYS = 5
+#: How often a job is handed back whose model or verifiers are not served here, and seconds before it is claimed again.
+RETURNS, RETURN_PAUSE = 3, 5.0
+#: Seconds that rounds under way have to end in when the coordinator is to stop.
+DRAIN = 30.0
+#: Codes of jobs that failed, by what was raised.
+CODES = {
+    VerifierUnavailable: "verifier-unavailable",
+    VerifierInvalid: "verifier-invalid",
+    PoisonedOrder: "poisoned-order",
+    UnreadableRecord: "unreadable-record",
+}
 #: A round makes thousands of short-lived objects, and thousands of jobs hold millions of long-lived ones: at Python's
 #: own thresholds the collector takes a fifth of the processor to find next to nothing.
 GARBAGE = (50_000, 20, 100)
+
+
+@dataclass
+class Held:
+    """A job that is worked on.
+
+    Attributes:
+        claim: the hold on it.
+        work: the work, once it has begun.
+        refusal: why it is worked on no more.
+    """
+
+    claim: Claim
+    work: Work | None = None
+    refusal: JobCanceled | LeaseLost | None = None
 
 
 class Coordinator:
@@ -61,17 +95,24 @@ class Coordinator:
         gc.set_threshold(*GARBAGE)
         self.store = JobStore.from_url(self.settings.redis_url, self.settings, connections=CONNECTIONS)
         self.samplers, self.verifiers = samplers, verifiers
-        self.offer: Offer | None = None
+        self.offering = Offering(self.settings, samplers, verifiers)
         self.counters = {"nfe_total": 0, "forwards_total": 0, "candidates_total": 0, "rounds_total": 0, "jobs_total": 0}
-        self._held: dict[asyncio.Task[None], Claim] = {}
+        self._held: dict[asyncio.Task[None], Held] = {}
+        self._returned: dict[str, tuple[int, float]] = {}  # jobs that were handed back: how often, and until when
         self._heard = "0"  # the last cancellation
+        self._suspects = asyncio.Lock()
         self._room = asyncio.Semaphore(self.settings.jobs_per_coordinator)
+        self._draining = self._checked = False
         loop = asyncio.get_event_loop()
+        self._beat = Heartbeat(
+            self.settings.redis_url,
+            self.settings,
+            lambda claim, refusal: loop.call_soon_threadsafe(self._refuse, claim, refusal),
+        )
         self._loops = [
-            loop.create_task(self._forever(self._publish, self.settings.offer_ttl / RENEWALS_PER_LEASE)),
+            loop.create_task(self._forever(self._publish, self.settings.offer_ttl / SAID_PER_TTL)),
             loop.create_task(self._forever(self._claim_one, 0)),
             loop.create_task(self._forever(self._heed_cancellations, 0)),
-            loop.create_task(self._forever(self._renew, self.settings.lease / RENEWALS_PER_LEASE)),
         ]
 
     def pid(self) -> int:
@@ -83,133 +124,238 @@ class Coordinator:
         for task in self._loops:
             if task.done():
                 raise RuntimeError(f"the coordinator's loop has ended: {task}")
+        if not self._beat.alive:
+            raise RuntimeError("the coordinator's thread that renews leases has ended")
+
+    def __del__(self) -> Any:
+        """Called by Serve before the process ends: the jobs are given back, see `drain`."""
+        if self._draining:
+            return None
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return None
+        return self.drain()
+
+    async def drain(self) -> None:
+        """Claim no more, and give every job back once its round under way is logged, or after `DRAIN` seconds."""
+        self._draining = True
+        for held in self._held.values():
+            if held.work is not None:
+                held.work.drain()
+        if self._held:
+            await asyncio.wait(list(self._held), timeout=DRAIN)
+        for task, held in list(self._held.items()):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await self._give_back(held.claim)
+
+    def stop(self) -> list[asyncio.Task[None]]:
+        """End all at once, as if the process ended; what is to be awaited."""
+        self._draining = True
+        self._beat.stop()
+        tasks = [*self._loops, *self._held]
+        for task in tasks:
+            task.cancel()
+        return tasks
 
     async def _forever(self, action: Callable[[], Awaitable[None]], pause: float) -> None:
-        """Repeat `action`, outliving an absent Redis and pools that are still starting."""
-
-        def failed(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            log.warning("%s failed, trying again: %s", action.__name__, error)
-
-        async def repeat() -> None:
-            while True:
+        """Repeat `action`, outliving whatever it raises: an absent Redis, pools that are still starting, and faults."""
+        wait = PAUSE
+        while True:
+            try:
                 await action()
+                wait = PAUSE
                 await asyncio.sleep(pause)
-
-        await AsyncRetrying(
-            retry=retry_if_exception_type((StoreUnavailable, RayError)), wait=wait_fixed(PAUSE), before_sleep=failed
-        )(repeat)
+            except Exception as error:
+                known = isinstance(error, StoreUnavailable | RayError | RayServeException)
+                log.warning("%s failed, trying again: %s", action.__name__, error, exc_info=not known)
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, MOST_PAUSE)
 
     async def _publish(self) -> None:
         """Tell the gateway what is offered here, and what was done so far."""
-        if self.offer is None:  # before the first job: once thousands of them take turns, to connect takes too long
+        if not self._checked:  # before the first job: once thousands of them take turns, to connect takes too long
             await asyncio.gather(*(self.store.ping() for _ in range(CONNECTIONS)))
-        described = asyncio.gather(self._describe(self.samplers), self._describe(self.verifiers))
-        try:
-            # Replicas at work answer late: what they said before holds meanwhile.
-            patience = None if self.offer is None else self.settings.offer_ttl / 4
-            models, verifiers = await asyncio.wait_for(described, patience)
-        except TimeoutError:
-            assert self.offer is not None
-        else:
-            self.offer = Offer(
-                models=models,
-                verifiers=verifiers,
-                algorithms=algorithm_offers(),
-                deterministic=self.settings.deterministic,
-                auditors=tuple(name for name in self.settings.auditors if name in self.verifiers),
-            )
-        await self.store.publish_offer(self.offer)
+            await self.store.check()
+            self._checked = True
+        offer = await self.offering.look()
+        if offer is not None:
+            await self.store.publish_offer(offer)
         await self.store.publish_worker_metrics(self.name, self.counters | {"jobs_running": len(self._held)})
-        for model in self.offer.models:
+        for model in offer.models if offer is not None else ():
             warm_up = {"warm_up_seconds": model.warm_up_seconds, "warm_up_forwards": model.warm_up_forwards}
             figures = {name: value for name, value in warm_up.items() if value is not None}
             await self.store.publish_worker_metrics(f"sampler-{model.name}", figures)
 
-    async def _describe(self, pools: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(await together([handle.describe.remote() for handle in pools.values()]))
-
     async def _claim_one(self) -> None:
         """Wait for room and for a job, and start it."""
-        if self.offer is None:
+        if self.offering.offer is None or self._draining:
             await asyncio.sleep(0.1)
             return
         await self._room.acquire()
         claim = None
         try:
-            claim = await self.store.claim(self.name)
+            now = time.monotonic()
+            returned = [job for job, (_, until) in self._returned.items() if until > now]
+            held = [held.claim.job.id for held in self._held.values()]
+            claim = await self.store.claim(self.name, held=[*held, *returned])
         finally:
             if claim is None:
                 self._room.release()
         if claim is not None:
-            task = asyncio.create_task(self._hold(claim))
-            self._held[task] = claim
+            held_now = Held(claim)
+            task = asyncio.create_task(self._hold(held_now))
+            self._held[task] = held_now
             task.add_done_callback(self._let_go)
 
     def _let_go(self, task: asyncio.Task[None]) -> None:
         del self._held[task]
         self._room.release()
 
-    async def _renew(self) -> None:
-        """Keep the leases of all jobs, and drop the jobs whose lease is gone: they were canceled or taken over."""
-        held = list(self._held.items())
-        refusals = await self.store.renew([claim for _, claim in held])
-        for (task, claim), refusal in zip(held, refusals, strict=True):
-            if refusal is not None:
-                _say_why(claim, refusal)
+    def _refuse(self, claim: Claim, refusal: JobCanceled | LeaseLost) -> None:
+        """Drop a job whose claim no longer holds: it was canceled, or taken over."""
+        for task, held in self._held.items():
+            if held.claim is claim and held.refusal is None:
+                held.refusal = refusal
                 task.cancel()
 
     async def _heed_cancellations(self) -> None:
-        """Drop canceled jobs at once; what is missed here is found by `_renew`."""
+        """Drop canceled jobs at once; what is missed here is found by the heartbeat."""
         self._heard, jobs = await self.store.cancellations(self._heard)
-        for task, claim in [held for held in self._held.items() if held[1].job.id in jobs]:
-            _say_why(claim, JobCanceled(claim.job.id))
-            task.cancel()
+        for claim in [held.claim for held in self._held.values() if held.claim.job.id in jobs]:
+            self._refuse(claim, JobCanceled(claim.job.id))
 
-    async def _hold(self, claim: Claim) -> None:
+    async def _hold(self, held: Held) -> None:
         """Run a claimed job to its end or to the loss of its lease."""
+        claim = held.claim
+        self._beat.hold(claim)
         try:
-            await self._work(claim)
-        except (JobCanceled, LeaseLost, StoreUnavailable) as error:
-            _say_why(claim, error)
+            await self._work(held)
+        except (JobCanceled, LeaseLost) as error:
+            held.refusal = JobCanceled(claim.job.id) if isinstance(error, JobCanceled) else LeaseLost(claim.job.id)
+        except asyncio.CancelledError:
+            if held.refusal is None:
+                raise
+        except Drained:
+            await self._give_back(claim)
+        finally:
+            self._beat.let_go(claim)
+        if held.refusal is not None:
+            await self._let_be(held, held.refusal)
 
-    async def _work(self, claim: Claim) -> None:
-        """Search, and make the job terminal; any fault of the job's own makes it failed with a reason."""
-        if claim.fence > MAX_CLAIMS:
-            reason = JobError(
-                code="claimed-too-often", detail=f"{MAX_CLAIMS} coordinators ended while they ran this job"
+    async def _let_be(self, held: Held, refusal: JobCanceled | LeaseLost) -> None:
+        """A job is worked on no more; one that was canceled has what was found by then."""
+        if isinstance(refusal, LeaseLost):
+            log.warning("job %s was taken over by another coordinator", held.claim.job.id)
+            return
+        log.info("job %s was canceled", held.claim.job.id)
+        result, usage = held.work.so_far("canceled") if held.work is not None else (None, None)
+        if result is not None and usage is not None:
+            try:
+                await self.store.leave(held.claim, result, usage)
+            except StoreUnavailable as error:
+                log.warning("what the canceled job %s had found is lost: %s", held.claim.job.id, error)
+
+    async def _give_back(self, claim: Claim) -> None:
+        try:
+            await self.store.release(claim)
+        except (JobCanceled, LeaseLost, StoreUnavailable) as error:
+            log.info("job %s is not given back: %s", claim.job.id, error)
+
+    async def _work(self, held: Held) -> None:
+        """Search, and make the job terminal; a fault of the job's own makes it failed, with a reason."""
+        claim = held.claim
+        if claim.attempts > MAX_CLAIMS:
+            detail = f"{MAX_CLAIMS} coordinators ended while they ran this job"
+            await self._end(
+                claim, Status.FAILED, claim.job.usage, error=JobError(code="claimed-too-often", detail=detail)
             )
-            await self.store.finish(claim, status=Status.FAILED, error=reason, usage=claim.job.usage)
             return
         try:
-            work = self._start(claim)
-            result, usage = await work.search()
-        except (JobCanceled, LeaseLost, StoreUnavailable):
+            result, usage = await self._searched(held)
+        except (JobCanceled, LeaseLost, Drained):
             raise
+        except UnknownName as error:
+            if not await self._handed_back(claim, error):
+                await self._fail(held, error)
         except Exception as error:
             log.exception("job %s failed", claim.job.id)
-            cause = error.cause if isinstance(error, RayTaskError) else error
-            code = "verifier-unavailable" if isinstance(cause, VerifierUnavailable) else "search-failed"
-            reason = JobError(code=code, detail=f"{type(cause).__name__}: {cause}"[:500])
-            logged = await self.store.get(claim.job.id)
-            spent = logged.usage if logged else claim.job.usage
-            await self.store.finish(claim, status=Status.FAILED, error=reason, usage=spent)
+            await self._fail(held, error)
         else:
-            await self.store.finish(claim, status=Status.SUCCEEDED, result=result, usage=usage)
-            await self._teach(claim, work)
+            await self._end(claim, Status.SUCCEEDED, usage, result=result)
+            await self._teach(held)
         self.counters["jobs_total"] += 1
 
-    async def _teach(self, claim: Claim, work: Work) -> None:
+    async def _searched(self, held: Held) -> tuple[Result, Usage]:
+        """The search, from where its log ends; begun again from the log when the store has lost the end of it."""
+        for replays in range(REPLAYS + 1):
+            held.work = self._start(held.claim)
+            if self._draining:
+                held.work.drain()
+            try:
+                return await held.work.search()
+            except RoundOutOfOrder as error:
+                if replays == REPLAYS:
+                    raise
+                log.warning("job %s goes on from what the store still has: %s", held.claim.job.id, error)
+            except StoreUnavailable as error:
+                log.warning("job %s cannot read its log yet: %s", held.claim.job.id, error)
+                await patiently(self.store.ping, f"job {held.claim.job.id}")
+        raise StoreUnavailable("the log could not be read")
+
+    async def _handed_back(self, claim: Claim, error: UnknownName) -> bool:
+        """Whether a job whose model or verifiers are not served here, or not yet, was left to other coordinators."""
+        count, _ = self._returned.get(claim.job.id, (0, 0.0))
+        if count >= RETURNS:
+            del self._returned[claim.job.id]
+            return False
+        log.warning("job %s is handed back: %s", claim.job.id, error)
+        self._returned[claim.job.id] = count + 1, time.monotonic() + RETURN_PAUSE
+        await self._give_back(claim)
+        return True
+
+    async def _fail(self, held: Held, error: Exception) -> None:
+        """Make the job failed; what was found by then is its result."""
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        code = next((code for kind, code in CODES.items() if isinstance(cause, kind)), "search-failed")
+        reason = JobError(code=code, detail=f"{type(cause).__name__}: {cause}"[:500])
+        result, usage = (None, held.claim.job.usage) if held.work is None else held.work.so_far("failed")
+        await self._end(held.claim, Status.FAILED, usage, result=result, error=reason)
+
+    async def _end(
+        self,
+        claim: Claim,
+        status: Literal[Status.SUCCEEDED, Status.FAILED],
+        usage: Usage,
+        *,
+        result: Result | None = None,
+        error: JobError | None = None,
+    ) -> None:
+        await patiently(
+            lambda: self.store.finish(claim, status=status, result=result, error=error, usage=usage),
+            f"job {claim.job.id}",
+        )
+
+    async def _teach(self, held: Held) -> None:
         """Let a job that has succeeded teach others; it has succeeded all the same if it cannot."""
         try:
-            if (lesson := work.lesson()) is not None:
-                await self.store.teach(claim.job.id, lesson.model, lesson.verifier, fields_of(lesson.sums()))
+            if held.work is not None and (lesson := held.work.lesson()) is not None:
+                await self.store.teach(held.claim.job.id, lesson.model, lesson.verifier, fields_of(lesson.sums()))
         except Exception as error:
-            log.warning("job %s has taught nothing: %s", claim.job.id, error)
+            log.warning("job %s has taught nothing: %s", held.claim.job.id, error)
 
     def _start(self, claim: Claim) -> Work:
-        assert self.offer is not None
-        pools = Pools(self.samplers, self.verifiers, self.offer, self.settings.slots)
+        assert self.offering.offer is not None
+        settings = self.settings
+        pools = Pools(
+            self.samplers,
+            self.verifiers,
+            self.offering.offer,
+            settings.slots,
+            self._suspects,
+            settings.verifier_patience,
+        )
         return Work(claim, pools, self.store, self._count)
 
     def _count(self, candidates: Sequence[Candidate]) -> None:
@@ -221,13 +367,3 @@ class Coordinator:
             ("rounds_total", 1),
         ):
             self.counters[name] += spent
-
-
-def _say_why(claim: Claim, error: JobCanceled | LeaseLost | StoreUnavailable) -> None:
-    """A line in the log: why a job is no longer worked on."""
-    if isinstance(error, JobCanceled):
-        log.info("job %s was canceled", claim.job.id)
-    elif isinstance(error, LeaseLost):
-        log.warning("job %s was taken over by another coordinator", claim.job.id)
-    else:
-        log.warning("job %s is left to its lease: %s", claim.job.id, error)

@@ -163,6 +163,7 @@ class SamplerReplica:
             previews=None if made.previews is None else made.previews.numpy(),
             gradients=made.gradients,
             gradients_again=made.gradients_again,
+            broken=made.broken,
             states=None if lent is None else torch.stack([sample.x.cpu() for sample in done.samples]).numpy(),
         )
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
-from ray.exceptions import RayActorError
+from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from sitsearch.models.condition import Condition
+from sitsearch.models.verifiers.errors import VerifierUnavailable
 from sitsearch.workers.engine.orders import orders_of
 from sitsearch.workers.errors import SearchError, UnknownName
 from sitsearch.workers.jobs.images import decode_png, encode_png
-from sitsearch.workers.jobs.job import Candidate, Job, Result, Usage
+from sitsearch.workers.jobs.job import Candidate, Job, Result, StopReason, Usage
 from sitsearch.workers.jobs.offer import ModelOffer, Offer, SamplerOffer, VerifierOffer
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.store import Claim, JobStore
@@ -26,17 +28,27 @@ from sitsearch.workers.search.algorithms.lookahead import MOST_REFERENCES
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.lessons.record import Lesson
 from sitsearch.workers.search.registry import ALGORITHMS
-from sitsearch.workers.search.runs.drive import Executor, Made, drive
+from sitsearch.workers.search.runs.drive import Executor, Made, OutOfTime, drive
 from sitsearch.workers.search.runs.start import Run, start_run
 from sitsearch.workers.search.runs.teaching import lesson_of
 from sitsearch.workers.serving.affinity import Slots, key_of
+from sitsearch.workers.serving.parts import in_order, together
+from sitsearch.workers.serving.patience import patiently
+from sitsearch.workers.serving.persistence import Persistence
 
 log = logging.getLogger(__name__)
 
-#: Calls of one pool before a replica's death is the job's; the first pause between them in seconds, which doubles.
-ATTEMPTS, PAUSE = 5, 0.25
+#: Seconds that a call of samplers may take, and times as long as its rows take alone; who needs more is taken for dead.
+PATIENCE, SLOWEST = 600.0, 50.0
+#: Seconds that a call of a verifier may take.
+VERIFIER_PATIENCE = 600.0
+#: Seconds before a verifier is asked again whose own source is away, which double, and the most that they come to.
+PAUSE, MOST_PAUSE = 0.5, 30.0
+#: Seconds of replay after which others get their turn.
+SLICE = 0.02
+#: Bytes of pixels whose compression others need not wait for.
+ASIDE = 2**18
 
-T = TypeVar("T")
 Named = TypeVar("Named", ModelOffer, VerifierOffer, SamplerOffer)
 
 
@@ -49,12 +61,16 @@ class Pools:
         verifiers: handle of the verifier deployment by verifier name.
         offer: what they say they can do.
         slots: sampler replicas that share a round, at most.
+        suspects: the line for orders under which replicas ended, see `Persistence`.
+        verifier_patience: seconds that a job waits for a verifier whose own source is away.
     """
 
     samplers: Mapping[str, DeploymentHandle]
     verifiers: Mapping[str, DeploymentHandle]
     offer: Offer
     slots: int
+    suspects: asyncio.Lock
+    verifier_patience: float
 
     def model(self, name: str) -> ModelOffer:
         """What is offered of a model; raises UnknownName."""
@@ -63,6 +79,10 @@ class Pools:
     def verifier(self, name: str) -> VerifierOffer:
         """What is offered of a verifier; raises UnknownName."""
         return _named("verifier", name, self.offer.verifiers)
+
+
+class Drained(Exception):
+    """A round is logged, and another coordinator is to go on."""
 
 
 class Work(Executor[np.ndarray]):
@@ -87,7 +107,8 @@ class Work(Executor[np.ndarray]):
         self._slots, self._wasted = Slots(pools.slots), _Wasted(claim.job)
         self._steers = getattr(ALGORITHMS[request.search.algorithm], "steers", False)
         self._states: dict[Recipe, np.ndarray] = {}  # of what may guide others: every replica needs all of them
-        self._retaken = claim.taken_over
+        self._retaken, self._draining, self._over = claim.taken_over, False, False
+        self._deadline: float | None = None  # of `time.monotonic`
         self._run: Run | None = None
         self.sets = request.condition.is_many and self._selectors[0].sets
 
@@ -95,29 +116,62 @@ class Work(Executor[np.ndarray]):
         """Search from where the job's log ends; its result and usage.
 
         Raises:
-            JobCanceled, LeaseLost, StoreUnavailable: the claim no longer holds, or cannot be kept.
+            JobCanceled, LeaseLost: the claim no longer holds.
+            StoreUnavailable: the log could not be read.
+            RoundOutOfOrder: the store has lost rounds: the log is to be read again.
+            Drained: see `drain`.
             RayError, SitsearchError, ValueError: the job cannot be carried out.
         """
         job = self._job
         method = _named("sampling method", job.request.sampler.method, self._model.samplers)
-        run = start_run(job.request, method, self._model.samplers)
-        run.replay(await self._store.rounds(job.id), job.extensions)
+        run = self._run = start_run(job.request, method, self._model.samplers)
+        begin = time.monotonic()
+        async for logged in self._store.rounds(job.id):
+            run.replay_one(logged, job.extensions)
+            if time.monotonic() - begin > SLICE:
+                await asyncio.sleep(0)
+                begin = time.monotonic()
+        run.extend_where_due(job.extensions)
         seconds = job.request.budget.seconds
-        deadline = None if seconds is None else (job.started_at or time.time()) + seconds
-        await drive(run, self, out_of_time=lambda: deadline is not None and time.time() >= deadline)
-        self._run = run
+        if seconds is not None:
+            self._deadline = time.monotonic() + seconds - max(0.0, time.time() - (job.started_at or time.time()))
+        await drive(run, self, out_of_time=lambda: self._seconds_left <= 0)
+        self._over = True
         return run.result(), self._wasted.added_to(run.usage)
+
+    def so_far(self, reason: StopReason) -> tuple[Result | None, Usage]:
+        """What was found by now, None if nothing, and the usage."""
+        if self._run is None:
+            return None, self._job.usage
+        found = self._run.result_so_far(reason) if self._run.best else None
+        return found, self._wasted.added_to(self._run.usage)
+
+    def drain(self) -> None:
+        """End with `Drained` when the round under way is logged."""
+        self._draining = True
+
+    @property
+    def _seconds_left(self) -> float:
+        return math.inf if self._deadline is None else self._deadline - time.monotonic()
 
     def lesson(self) -> Lesson | None:
         """What the search teaches others, once it is over; None if nothing."""
-        return None if self._run is None else lesson_of(self._run)
+        return lesson_of(self._run) if self._run is not None and self._over else None
 
     async def make(self, proposals: Sequence[Proposal]) -> Made[np.ndarray]:
         """See `Executor.make`: by all replicas of the job's model together."""
         if self._retaken:  # the round that the lost coordinator had under way is evaluated again
             self._wasted.add_all(proposals)
             self._retaken = False
-        made = await self._persist(lambda: self._sample(proposals), lambda: self._wasted.add_all(proposals))
+        left = self._seconds_left
+        if left == math.inf or self._run is None or not self._run.best or self._run.phase != "search":
+            made = await self._sample(proposals)
+        else:
+            try:
+                made = await asyncio.wait_for(self._sample(proposals), max(left, 0.0))
+            except TimeoutError:
+                self._wasted.add_all(proposals)
+                raise OutOfTime from None
         self._wasted.add(made.nfe_again, made.forwards_again, made.gradients_again)
         return made
 
@@ -126,15 +180,25 @@ class Work(Executor[np.ndarray]):
         orders = orders_of(proposals, job.request.sampler, self._conditions, preview=self._preview)
         sampler, slots = self._pools.samplers[job.request.model], self._slots.assign(orders)
         lent = [self._states.get(one.recipe) for one in orders[0].references] if self._steers else None
-        parts: list[Made[np.ndarray]] = await together(
-            [
-                sampler.options(multiplexed_model_id=key_of(job.id, slot)).sample.remote(
-                    job.id, [orders[place] for place in places], job.request.priority, lent
-                )
-                for slot, places in slots.items()
-            ]
+        rows = sum(proposal.nfe for proposal in proposals) * job.request.sampler.rows
+        seconds = PATIENCE + SLOWEST * rows / (self._model.forwards_per_second or 1.0)
+        calls = Persistence(job.id, self._pools.suspects, lambda at: self._wasted.add_all([proposals[i] for i in at]))
+
+        def by(slot: int) -> Callable[[Sequence[int]], Awaitable[Made[np.ndarray]]]:
+            handle = sampler.options(multiplexed_model_id=key_of(job.id, slot))
+
+            async def call(places: Sequence[int]) -> Made[np.ndarray]:
+                chosen = [orders[place] for place in places]
+                (made,) = await together([handle.sample.remote(job.id, chosen, job.request.priority, lent)])
+                return cast("Made[np.ndarray]", made)
+
+            return call
+
+        found = await together(
+            [asyncio.ensure_future(calls.divided(places, by(slot), seconds)) for slot, places in slots.items()]
         )
-        made = _in_order(parts, [place for places in slots.values() for place in places])
+        parts = [part for of_slot in found for part in of_slot]
+        made = in_order([part for _, part in parts], [place for places, _ in parts for place in places])
         if made.states is not None and len(self._states) < MOST_REFERENCES:
             self._states |= {order.recipe: state for order, state in zip(orders, made.states, strict=True)}
         return made
@@ -146,8 +210,11 @@ class Work(Executor[np.ndarray]):
         wanted = [self._conditions[place] for place in conditions]
         shown = {name: previews if "preview" in self._pools.verifier(name).needs else None for name in names}
         handles = self._pools.verifiers
-        columns = await self._persist(
-            lambda: together([handles[name].score.remote(images, wanted, shown[name]) for name in names])
+        columns = await together(
+            [
+                asyncio.ensure_future(self._asked(name, handles[name].score, images, wanted, shown[name]))
+                for name in names
+            ]
         )
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -155,7 +222,7 @@ class Work(Executor[np.ndarray]):
         """See `Executor.score_set`."""
         call = self._pools.verifiers[self._job.request.verifier.name].set_scores
         features = np.stack(chosen) if chosen else None
-        ((scores, found),) = await self._persist(lambda: together([call.remote(images, features)]))
+        scores, found = await self._asked(self._job.request.verifier.name, call, images, features)
         return scores, [row.copy() for row in found]
 
     async def features(self, images: Sequence[np.ndarray]) -> list[list[float]]:
@@ -163,13 +230,12 @@ class Work(Executor[np.ndarray]):
         self._retaken = False  # nothing was evaluated in vain: what was under way was this choice
         telling = next((verifier for verifier in self._selectors if verifier.features), self._selectors[0])
         call = self._pools.verifiers[telling.name].features
-        (found,) = await self._persist(lambda: together([call.remote(np.stack(images))]))
-        return list(found)
+        return list(await self._asked(telling.name, call, np.stack(images)))
 
     async def recall(self, candidates: Sequence[Candidate]) -> list[np.ndarray]:
         """See `Executor.recall`: the store has them, for a time."""
-        images = []
-        pngs = await self._store.images(self._job.id, [candidate.id for candidate in candidates])
+        images, ids = [], [candidate.id for candidate in candidates]
+        pngs = await patiently(lambda: self._store.images(self._job.id, ids), f"job {self._job.id}")
         for candidate, png in zip(candidates, pngs, strict=True):
             if png is None:
                 raise SearchError(f"the image of {candidate.id!r} has expired, and the search cannot go on without it")
@@ -177,41 +243,63 @@ class Work(Executor[np.ndarray]):
         return images
 
     async def log(self, run: Run, fresh: Sequence[tuple[Candidate, np.ndarray]]) -> None:
-        """See `Executor.log`."""
+        """See `Executor.log`.
+
+        Raises:
+            Drained: it is logged, and another coordinator is to go on.
+        """
         logged = run.log()
-        await self._store.append_round(
-            self._claim,
-            logged,
-            progress=run.progress,
-            usage=self._wasted.added_to(run.usage),
-            images={candidate.id: encode_png(image, candidate) for candidate, image in fresh},
-            keep=[candidate.id for candidate in run.kept],
+        images = await _encoded(fresh)
+        await patiently(
+            lambda: self._store.append_round(
+                self._claim,
+                logged,
+                progress=run.progress,
+                usage=self._wasted.added_to(run.usage),
+                images=images,
+                keep=[candidate.id for candidate in run.kept],
+            ),
+            f"job {self._job.id}",
         )
         self._told(logged.candidates)
+        if self._draining:
+            raise Drained
 
-    async def _persist(self, call: Callable[[], Awaitable[T]], lost: Callable[[], None] | None = None) -> T:
-        """Call again when a replica dies under it, since a recipe gives the same image and an image the same score."""
-        try:  # nearly always this is all: what retries costs a third of a round's time, and holds what it was given
-            return await call()
-        except RayActorError as error:
-            self._died(error, lost)
+    async def _asked(self, name: str, method: Any, *arguments: Any) -> Any:
+        """What a verifier answers; while what it asks in turn is away, the job waits, and says so.
 
-        async def again() -> T:
-            return await call()
+        Raises:
+            VerifierUnavailable: it was away for longer than `Pools.verifier_patience`.
+        """
+        calls = Persistence(self._job.id, self._pools.suspects, lambda _: None)
+        given_up, pause = time.monotonic() + self._pools.verifier_patience, PAUSE
 
-        await asyncio.sleep(PAUSE)
-        return await AsyncRetrying(
-            retry=retry_if_exception_type(RayActorError),
-            stop=stop_after_attempt(ATTEMPTS - 1),
-            wait=wait_exponential(multiplier=2 * PAUSE),
-            before_sleep=lambda state: self._died(state.outcome.exception() if state.outcome else None, lost),
-            reraise=True,
-        )(again)
+        async def call() -> Any:
+            (answer,) = await together([method.remote(*arguments)])
+            return answer
 
-    def _died(self, error: BaseException | None, lost: Callable[[], None] | None) -> None:
-        log.warning("a replica died under job %s: %s", self._job.id, error)
-        if lost is not None:
-            lost()
+        while True:
+            try:
+                return await calls.whole(call, VERIFIER_PATIENCE)
+            except Exception as error:
+                cause = error.cause if isinstance(error, RayTaskError) else error
+                if not isinstance(cause, VerifierUnavailable) or time.monotonic() + pause > given_up:
+                    raise
+                note = f"verifier {name!r} does not answer, it will be asked again: {cause}"
+            log.warning("job %s: %s", self._job.id, note)
+            await patiently(functools.partial(self._store.note, self._claim, note), f"job {self._job.id}")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MOST_PAUSE)
+
+
+async def _encoded(fresh: Sequence[tuple[Candidate, np.ndarray]]) -> dict[str, bytes]:
+    """PNGs by candidate id; large ones are made on a thread."""
+
+    def encode() -> dict[str, bytes]:
+        return {candidate.id: encode_png(image, candidate) for candidate, image in fresh}
+
+    large = sum(image.size for _, image in fresh) > ASIDE
+    return await asyncio.to_thread(encode) if large else encode()
 
 
 def _named(kind: str, name: str, offers: Sequence[Named]) -> Named:
@@ -230,37 +318,6 @@ def conditions_of(job: Job, model: ModelOffer) -> list[Condition]:
         Condition(index, one.prompt or template.format(model.classes[index]))
         for index, one in zip(job.class_indices, asked, strict=True)
     ]
-
-
-async def together(responses: Sequence[Any]) -> list[Any]:
-    """Await Serve responses together; when the caller is cancelled or one fails, the others are cancelled too."""
-    try:
-        return list(await asyncio.gather(*responses))
-    except BaseException:
-        for response in responses:
-            response.cancel()
-        raise
-
-
-def _in_order(parts: Sequence[Made[np.ndarray]], places: Sequence[int]) -> Made[np.ndarray]:
-    """The parts of a round as one; `places` are those of their samples in the round, part after part."""
-    order = np.argsort(places)
-    nfe = [count for part in parts for count in part.nfe]
-    forwards = [count for part in parts for count in part.forwards]
-    gradients = [count for part in parts for count in part.gradients]
-    states = [part.states for part in parts if part.states is not None]
-    previews = [part.previews for part in parts if part.previews is not None]
-    return Made(
-        images=np.concatenate([part.images for part in parts])[order],
-        nfe=[nfe[i] for i in order],
-        forwards=[forwards[i] for i in order],
-        nfe_again=sum(part.nfe_again for part in parts),
-        forwards_again=sum(part.forwards_again for part in parts),
-        previews=np.concatenate(previews)[order] if previews else None,
-        gradients=[gradients[i] for i in order] if gradients else (),
-        gradients_again=sum(part.gradients_again for part in parts),
-        states=np.concatenate(states)[order] if states else None,
-    )
 
 
 class _Wasted:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import httpx
 
-from sitsearch.workers.jobs.job import Status, Usage
+from sitsearch.workers.jobs.job import JobError, Status, Usage
 from sitsearch.workers.jobs.store import JobStore
 from tests.service.gateway.conftest import OFFER, body, problem
-from tests.workers.jobs.store.makers import claimed, log_round, make_request, make_result, succeeded
+from tests.workers.jobs.store.makers import claimed, log_round, logged_rounds, make_request, make_result, succeeded
 
 
 async def test_a_dry_run_answers_with_the_plan_and_submits_nothing(http: httpx.AsyncClient) -> None:
@@ -46,16 +46,39 @@ async def test_a_search_that_succeeded_goes_on_with_a_larger_budget(http: httpx.
     answer = await http.post(link, json={"nfe": 900})
     assert answer.status_code == 202
     extended = answer.json()
-    assert (extended["status"], extended["result"], extended["finished_at"]) == ("queued", None, None)
+    assert (extended["status"], extended["finished_at"]) == ("queued", None)
+    assert extended["result"]["images"][0]["candidate"]["id"] == "0-0", "the last result stays until the next"
     assert extended["progress"]["nfe_budget"] == 900
     assert (await http.post(link, json={"nfe": 900})).json()["status"] == "queued"  # again: nothing changes
     claim = await store.claim("a")
     assert claim is not None and claim.job.id == job.id and not claim.taken_over
-    rounds = len(await store.rounds(job.id))
+    rounds = len(await logged_rounds(store, job.id))
     assert [(e.after_round, e.nfe) for e in claim.job.extensions] == [(rounds, 500)]
     await log_round(store, claim, rounds)
     await store.finish(claim, status=Status.SUCCEEDED, result=make_result("0-0"), usage=Usage())
     assert (await http.get(f"/jobs/{job.id}")).json()["status"] == "succeeded"
+
+
+async def test_what_failed_or_was_canceled_goes_on(http: httpx.AsyncClient, store: JobStore) -> None:
+    claim = await claimed(store)
+    await log_round(store, claim, 0)
+    for end in ("cancel", "fail"):
+        if end == "cancel":
+            await http.post(f"/jobs/{claim.job.id}/cancel")
+        else:
+            error = JobError(code="verifier-unavailable", detail="away")
+            await store.finish(claim, status=Status.FAILED, error=error, result=make_result("0-0"), usage=Usage())
+        ended = (await http.get(f"/jobs/{claim.job.id}")).json()
+        answer = await http.post(ended["links"]["resume"])
+        assert answer.status_code == 202 and answer.json()["status"] == "queued" and answer.json()["error"] is None
+        assert (await http.post(ended["links"]["resume"])).json()["status"] == "queued"  # again: nothing changes
+        again = await store.claim("b")
+        assert again is not None and again.job.id == claim.job.id and again.attempts == 1
+        claim = again
+    assert len(await logged_rounds(store, claim.job.id)) == 1, "the log is whole"
+    done = await succeeded(store)
+    problem(await http.post(f"/jobs/{done.id}/resume"), 409, "has-succeeded")
+    problem(await http.post("/jobs/nope/resume"), 404, "unknown-job")
 
 
 async def test_what_cannot_be_extended_says_why(http: httpx.AsyncClient, store: JobStore) -> None:

@@ -13,6 +13,7 @@ from sitsearch.workers.jobs.job import Extension, Status
 from sitsearch.workers.jobs.offer import VerifierOffer
 from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.settings import Settings
+from tests.workers.jobs.store.makers import logged_rounds
 from tests.workers.serving.test_coordinator import EULER, STEPS, Light, Painter, coordinating, job, until
 
 
@@ -63,7 +64,7 @@ async def test_a_diverse_choice_outlives_who_made_it(
     assert expected.result is not None, expected.error
     choice = expected.result.choice
     assert choice is not None and choice.among == 12 and choice.distance > choice.distance_of_top
-    assert [(await store.rounds(undisturbed.id))[3].choice, len(await store.rounds(undisturbed.id))] == [choice, 5]
+    assert [(rounds := await logged_rounds(store, undisturbed.id))[3].choice, len(rounds)] == [choice, 5]
     images = await store.redis.hgetall(store.keys.images(undisturbed.id))  # type: ignore[misc]
     assert len(images) == 12 + 3, "an extension may choose among all of them"
 

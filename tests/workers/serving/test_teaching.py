@@ -17,6 +17,7 @@ from sitsearch.workers.search.lessons.record import Learnt
 from sitsearch.workers.serving.work import Work
 from sitsearch.workers.settings import Settings
 from tests.service.gateway.conftest import serving
+from tests.workers.jobs.store.makers import logged_rounds
 from tests.workers.serving.test_coordinator import EULER, STEPS, Painter, coordinating, job, until
 
 ABOUT = ("glyphs", "classifier")
@@ -72,7 +73,7 @@ async def test_a_job_teaches_how_random_candidates_score(store: JobStore, store_
     await store.submit(wanted)
     async with coordinating(lasting):
         known = Learnt(await lessons(store, 1))
-    scores = [c.scores["classifier"] for round in await store.rounds(wanted.id) for c in round.candidates]
+    scores = [score for round in await logged_rounds(store, wanted.id) for score in round.scores["classifier"]]
     assert len(scores) == TRAJECTORIES and known.best(0).mean == pytest.approx(sum(scores) / len(scores))
     assert known.best(6).mean == known.found("random", TRAJECTORIES).mean == max(scores)
 

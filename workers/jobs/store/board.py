@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
+from sitsearch.workers.jobs.lenient import read
 from sitsearch.workers.jobs.offer import Offer
 from sitsearch.workers.jobs.store.connection import Connection, reachable
 from sitsearch.workers.jobs.store.records import to_json
+
+log = logging.getLogger(__name__)
 
 
 class Board(Connection):
@@ -21,9 +27,13 @@ class Board(Connection):
 
     @reachable
     async def offer(self) -> Offer | None:
-        """What this deployment offers, or None when no worker has said so lately."""
+        """What this deployment offers, or None when no worker has said so lately, in words that are understood here."""
         text = await self.redis.get(self.keys.offer)
-        return None if text is None else Offer.model_validate_json(text)
+        try:
+            return None if text is None else read(Offer, text)
+        except ValidationError as error:
+            log.warning("what the workers offer cannot be read, they may be of another version: %s", error)
+            return None
 
     @reachable
     async def publish_worker_metrics(self, worker: str, values: Mapping[str, float]) -> None:

@@ -4,11 +4,13 @@
 may touch several of them. An id comes last in its key, so no id can be mistaken for another key.
 
     P:job:<id>            hash    the job's fields, one JSON text each, and its claim (see `store`)   [1]
-    P:rounds:<id>         list    the round log: JSON of `Round`, in order; the truth of a search     [1]
+    P:rounds:<id>         list    the round log: a `Round` each, packed, in order; the truth          [1]
+    P:curve:<id>          list    JSON of `CurvePoint`, by NFE                                        [1]
     P:events:<id>         stream  what happened to the job: `type` and JSON `data`; newest ~1000      [1]
     P:images:<id>         hash    PNG bytes of the best candidates so far, by candidate id            [2]
-    P:queue               stream  an entry (`job` = id) a job that has not ended; group `coordinators`
-    P:waiting             zset    queued jobs in order of submission: length of the queue, positions
+    P:waiting             zset    the queue: waiting jobs in order of submission
+    P:leases              zset    running jobs by when their lease ends, in the server's milliseconds
+    P:wakeups             stream  `job` = id, of jobs that began to wait; newest ~100
     P:cancellations       stream  `job` = id, of running jobs that were canceled; newest ~1000
     P:submitted           string  count of jobs ever submitted, which gives `waiting` its order
     P:jobs                zset    all jobs by time of creation                                        [3]
@@ -19,6 +21,8 @@ may touch several of them. An id comes last in its key, so no id can be mistaken
     P:workers             zset    names of workers by the time of their last report                   [5]
     P:worker:<name>       hash    a worker's figures                                                  [5]
     P:lessons:<names>     hash    sums that finished jobs added to, of a model and a verifier         [6]
+
+`waiting` and `leases` can be made again from `jobs:queued` and `jobs:running`, and are where they lack a job.
 
 How long they live:
     [1] `job_ttl` after the job's end; until then for ever
@@ -45,8 +49,8 @@ EVENTS_KEPT = 1000
 CANCELLATIONS_KEPT = 1000
 #: Seconds for which what jobs have taught is remembered, and jobs after which all of it counts for half.
 LESSONS_TTL, LESSONS_KEPT = 90 * 86_400.0, 256
-#: The consumer group of the queue.
-GROUP = "coordinators"
+#: About how many wake-ups are kept; who fell further behind looks at the queue anyway.
+WAKEUPS_KEPT = 100
 
 
 class Keys:
@@ -58,8 +62,9 @@ class Keys:
 
     def __init__(self, prefix: str) -> None:
         self.root = f"{{{prefix}}}"
-        self.queue = f"{self.root}:queue"
         self.waiting = f"{self.root}:waiting"
+        self.leases = f"{self.root}:leases"
+        self.wakeups = f"{self.root}:wakeups"
         self.cancellations = f"{self.root}:cancellations"
         self.submitted = f"{self.root}:submitted"
         self.jobs = f"{self.root}:jobs"
@@ -75,9 +80,17 @@ class Keys:
         """The job's round log."""
         return f"{self.root}:rounds:{job_id}"
 
+    def curve(self, job_id: str) -> str:
+        """The job's curve."""
+        return f"{self.root}:curve:{job_id}"
+
     def images(self, job_id: str) -> str:
         """The job's images."""
         return f"{self.root}:images:{job_id}"
+
+    def own(self, job_id: str) -> list[str]:
+        """What belongs to the job besides its record: round log, curve, events and images."""
+        return [self.rounds(job_id), self.curve(job_id), self.events(job_id), self.images(job_id)]
 
     def events(self, job_id: str) -> str:
         """The job's event stream."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sitsearch.workers.jobs.errors import BadCursor, UnknownJob
+from sitsearch.workers.jobs.errors import BadCursor, UnknownJob, UnreadableRecord
 from sitsearch.workers.jobs.job import Job, Status
 from sitsearch.workers.jobs.store.connection import Connection, reachable
 from sitsearch.workers.jobs.store.records import NO_EVENT, Snapshot, decode_job
@@ -26,24 +26,24 @@ class Lookup(Connection):
         return (await self._snapshots([job_id]))[0]
 
     @reachable
-    async def _snapshots(self, job_ids: Sequence[str]) -> list[Snapshot | None]:
+    async def _snapshots(self, job_ids: Sequence[str], *, brief: bool = False) -> list[Snapshot | None]:
+        """Jobs as they stand; if `brief`, without their curves, and without those that cannot be read."""
         async with self.redis.pipeline(transaction=True) as pipe:
             for job_id in job_ids:
                 pipe.hgetall(self.keys.job(job_id))
                 pipe.zrank(self.keys.waiting, job_id)
                 pipe.xrevrange(self.keys.events(job_id), count=1)
+                pipe.lrange(self.keys.curve(job_id), 0, 0 if brief else -1)
             replies = await pipe.execute()
-        return [
-            Snapshot(
-                job=decode_job(fields),
-                queue_position=rank,
-                best=tuple(json.loads(fields.get(b"best", b"[]"))),
-                last_event=entries[0][0].decode() if entries else NO_EVENT,
-            )
-            if fields
-            else None
-            for fields, rank, entries in zip(replies[::3], replies[1::3], replies[2::3], strict=True)
-        ]
+        found: list[Snapshot | None] = []
+        for fields, rank, entries, curve in zip(*(replies[i::4] for i in range(4)), strict=True):
+            try:
+                found.append(_snapshot(fields, rank, entries, () if brief else curve) if fields else None)
+            except UnreadableRecord:
+                if not brief:
+                    raise
+                found.append(None)
+        return found
 
     async def require(self, job_id: str) -> Job:
         """The job.
@@ -62,6 +62,8 @@ class Lookup(Connection):
     ) -> tuple[Sequence[Snapshot], str | None]:
         """A page of jobs, newest first, and the cursor of the next page, or None at the end.
 
+        They come without their curves, and without those whose records cannot be read.
+
         Raises:
             BadCursor: `cursor` is not one that this method returned.
         """
@@ -69,7 +71,7 @@ class Lookup(Connection):
         start = 0 if cursor is None else await self._after(index, cursor)
         entries: Any = await self.redis.zrevrange(index, start, start + limit, withscores=True)
         page = entries[:limit]
-        snapshots = await self._snapshots([job_id.decode() for job_id, _ in page]) if page else []
+        snapshots = await self._snapshots([job_id.decode() for job_id, _ in page], brief=True) if page else []
         more = len(entries) > limit
         return [s for s in snapshots if s], f"{page[-1][1]!r}:{page[-1][0].decode()}" if more else None
 
@@ -91,3 +93,12 @@ class Lookup(Connection):
     async def counts(self) -> dict[Status, int]:
         """How many jobs the store holds in each status."""
         return await self.scripts.count(now=time.time())
+
+
+def _snapshot(fields: Any, rank: int | None, entries: Any, curve: Sequence[bytes]) -> Snapshot:
+    return Snapshot(
+        job=decode_job(fields, curve),
+        queue_position=rank,
+        best=tuple(json.loads(fields.get(b"best", b"[]"))),
+        last_event=entries[0][0].decode() if entries else NO_EVENT,
+    )

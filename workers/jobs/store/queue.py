@@ -1,26 +1,30 @@
 """The queue: jobs are submitted to it, claimed from it under leases, and leave it when they end.
 
-A lease is an entry of the queue's consumer group that is renewed in time; a fencing token, raised with every claim,
-keeps out the writes of a holder that lost it.
+A lease is renewed in time by who holds it, and kept by the server's clock; a fencing token, another one for every
+claim, keeps out the writes of a holder that lost it.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
-from redis import exceptions as failures
-
-from sitsearch.workers.jobs.errors import IdempotencyConflict, JobCanceled, JobChanged, LeaseLost, QueueFull
+from sitsearch.workers.jobs.errors import (
+    IdempotencyConflict,
+    JobCanceled,
+    JobChanged,
+    LeaseLost,
+    QueueFull,
+    UnreadableRecord,
+)
 from sitsearch.workers.jobs.job import Extension, Job, JobError, Result, Status, Usage
 from sitsearch.workers.jobs.store.connection import reachable
-from sitsearch.workers.jobs.store.keys import GROUP, IDEMPOTENCY_TTL
+from sitsearch.workers.jobs.store.keys import IDEMPOTENCY_TTL
 from sitsearch.workers.jobs.store.lookup import Lookup
 from sitsearch.workers.jobs.store.records import BLOCK, Claim, decode_job, encode_job, stream_entries, to_json
 
-#: Seconds after which a consumer that holds nothing is forgotten.
-_CONSUMER_IDLE = 3600.0
 #: Leases that are renewed in one round trip: others get their turn between two of them.
 _RENEWED = 500
 
@@ -28,7 +32,7 @@ _RENEWED = 500
 class Queue(Lookup):
     """Jobs on their way from submission to their end."""
 
-    _group_exists = False
+    _woken = "0"  # the last wake-up
 
     # --- the gateway's side ------------------------------------------------------------------------------------------
 
@@ -86,7 +90,8 @@ class Queue(Lookup):
         more = [*job.extensions, extension]
         raised = {"nfe_budget": extension.nfe, "forwards_budget": extension.nfe * job.request.sampler.rows}
         progress = job.progress.model_copy(
-            update={name: old + raised[name] for name in raised if (old := getattr(job.progress, name)) is not None}
+            update={"curve": ()}
+            | {name: old + raised[name] for name in raised if (old := getattr(job.progress, name)) is not None}
         )
         outcome = await self.scripts.extend(
             job.id,
@@ -99,55 +104,69 @@ class Queue(Lookup):
         if outcome != b"ok":
             raise JobChanged(job.id)
 
+    @reachable
+    async def resume(self, job_id: str) -> None:
+        """Queue a search that failed or was canceled once more: it goes on from where its log ends.
+
+        Raises:
+            JobChanged: it has succeeded, or there is no such job; nothing was written.
+        """
+        if await self.scripts.resume(job_id, image_ttl=self.settings.image_ttl) != b"ok":
+            raise JobChanged(job_id)
+
     # --- the coordinator's side --------------------------------------------------------------------------------------
 
-    @reachable
-    async def claim(self, consumer: str, *, block: float = 1.0) -> Claim | None:
+    async def claim(self, consumer: str, *, block: float = 1.0, held: Collection[str] = ()) -> Claim | None:
         """The next job to run, now running, or None after `block` seconds without one.
 
-        Entries whose holder was silent for `settings.lease` come first, then new ones. Entries of ended jobs are
-        dropped on the way.
+        Jobs whose holder was silent for `settings.lease` come first, then those that wait. One whose record cannot be
+        read is ended as failed on the way.
+
+        Args:
+            consumer: who claims.
+            block: seconds to wait for a job.
+            held: ids of jobs that the consumer works on, which it is not given again.
         """
-        await self._ensure_group()
         deadline = time.monotonic() + block
-        try:
-            while True:
-                entry = await self.scripts.steal(consumer, self.settings.lease)
-                entry = entry or await self._next_entry(consumer, deadline - time.monotonic())
-                if entry is None and time.monotonic() >= deadline:
+        while True:
+            job_id = await self._next(held)
+            if job_id is None:
+                if (left := deadline - time.monotonic()) <= 0:
                     return None
-                if entry and (claim := await self._take(consumer, *entry)):
-                    return claim
-        except failures.ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
-            self._group_exists = False  # the store was emptied under us
-            return None
+                await self._wait_for_jobs(left)
+            elif claim := await self._take(consumer, job_id):
+                return claim
 
-    async def _ensure_group(self) -> None:
-        if self._group_exists:
-            return
-        try:
-            await self.redis.xgroup_create(self.keys.queue, GROUP, id="0", mkstream=True)
-        except failures.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-        await self.scripts.forget_consumers(_CONSUMER_IDLE)
-        self._group_exists = True
+    @reachable
+    async def _next(self, held: Collection[str]) -> str | None:
+        return await self.scripts.next(held)
 
-    async def _next_entry(self, consumer: str, block: float) -> tuple[bytes, str] | None:
-        wait = None if block <= 0 else max(1, int(min(block, BLOCK) * 1000))
-        streams: Any = await self.redis.xreadgroup(GROUP, consumer, {self.keys.queue: ">"}, count=1, block=wait)
-        entries = stream_entries(streams)
-        return (entries[0][0], entries[0][1][b"job"].decode()) if entries else None
+    @reachable
+    async def _wait_for_jobs(self, block: float) -> None:
+        wait = max(1, int(min(block, BLOCK) * 1000))
+        streams: Any = await self.redis.xread({self.keys.wakeups: self._woken}, block=wait)
+        if entries := stream_entries(streams):
+            self._woken = entries[-1][0].decode()
 
-    async def _take(self, consumer: str, message: bytes, job_id: str) -> Claim | None:
-        taken = await self.scripts.take(job_id, consumer, message, now=time.time())
+    @reachable
+    async def _take(self, consumer: str, job_id: str) -> Claim | None:
+        nonce = secrets.token_hex(8)
+        taken = await self.scripts.take(job_id, consumer, nonce, now=time.time(), lease=self.settings.lease)
         if taken is None:
             return None
-        status, flat = taken
+        before, flat = taken
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        return Claim(decode_job(fields), int(fields[b"fence"]), message, taken_over=status == b"running")
+        token = fields[b"token"].decode()
+        try:
+            job = decode_job(fields)
+        except UnreadableRecord as error:
+            reason = JobError(code="unreadable-record", detail=str(error)[:500])
+            texts = [to_json(None), to_json(reason), fields.get(b"usage", b"{}")]
+            await self._end(job_id, token, Status.FAILED, texts)
+            return None
+        return Claim(
+            job, int(fields[b"fence"]), token, taken_over=before == b"running", attempts=int(fields[b"attempts"])
+        )
 
     @reachable
     async def renew(self, claims: Sequence[Claim]) -> Sequence[LeaseLost | JobCanceled | None]:
@@ -155,9 +174,28 @@ class Queue(Lookup):
         refusals: list[LeaseLost | JobCanceled | None] = []
         for first in range(0, len(claims), _RENEWED):
             part = claims[first : first + _RENEWED]
-            outcomes = await self.scripts.renew([(claim.job.id, claim.fence) for claim in part])
+            held = [(claim.job.id, claim.token) for claim in part]
+            outcomes = await self.scripts.renew(held, self.settings.lease)
             refusals += [claim.refusal(outcome) for claim, outcome in zip(part, outcomes, strict=True)]
         return refusals
+
+    @reachable
+    async def note(self, claim: Claim, text: str) -> None:
+        """Say what the job waits for, until its next round.
+
+        Raises:
+            LeaseLost, JobCanceled: the claim no longer holds.
+        """
+        claim.check(await self.scripts.note(claim.job.id, claim.token, to_json(text)))
+
+    @reachable
+    async def release(self, claim: Claim) -> None:
+        """Give a lease back between two rounds, so that another coordinator goes on at once.
+
+        Raises:
+            LeaseLost, JobCanceled: the claim no longer holds.
+        """
+        claim.check(await self.scripts.release(claim.job.id, claim.token))
 
     @reachable
     async def cancellations(self, last_id: str, *, block: float = 1.0) -> tuple[str, set[str]]:
@@ -178,18 +216,20 @@ class Queue(Lookup):
         error: JobError | None = None,
         usage: Usage,
     ) -> None:
-        """Make the job terminal, once; its queue entry goes and its TTLs start.
+        """Make the job terminal, once; it leaves the queue and its TTLs start. A result that it has already stays if
+        there is no new one.
 
         Raises:
             LeaseLost, JobCanceled: the claim no longer holds; nothing was written.
         """
-        outcome = await self.scripts.finish(
-            claim.job.id,
-            claim.fence,
-            status,
-            texts=[to_json(result), to_json(error), to_json(usage)],
-            now=time.time(),
-            job_ttl=self.settings.job_ttl,
-            image_ttl=self.settings.image_ttl,
-        )
-        claim.check(outcome)
+        texts = [to_json(result), to_json(error), to_json(usage)]
+        claim.check(await self._end(claim.job.id, claim.token, status, texts))
+
+    async def _end(self, job_id: str, token: str, status: Status, texts: Sequence[bytes]) -> bytes:
+        ttls = {"job_ttl": self.settings.job_ttl, "image_ttl": self.settings.image_ttl}
+        return await self.scripts.finish(job_id, token, status, texts=texts, now=time.time(), **ttls)
+
+    @reachable
+    async def leave(self, claim: Claim, result: Result, usage: Usage) -> None:
+        """Give a job that was canceled under its coordinator what it had found; nothing happens when it went on."""
+        await self.scripts.leave(claim.job.id, claim.token, texts=[to_json(result), to_json(usage)])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sitsearch.workers.jobs.errors import JobCanceled, LeaseLost
-from sitsearch.workers.jobs.job import Job, Status
+from sitsearch.workers.jobs.errors import JobCanceled, LeaseLost, UnreadableRecord
+from sitsearch.workers.jobs.job import CurvePoint, Job, Status
+from sitsearch.workers.jobs.lenient import read
 
 #: Seconds of one blocking read; shorter than any sensible socket timeout.
 BLOCK = 2.0
 #: An id before that of every event.
 NO_EVENT = "0-0"
+#: Of the records that this version writes. Readers take what they know of any.
+SCHEMA = 2
 _TERMINAL = {status.value for status in Status if status.terminal}
 
 
@@ -23,15 +26,17 @@ class Claim:
 
     Attributes:
         job: the job as it stood when it was claimed, already running.
-        fence: the fencing token, 1 for the first claim; a later claim has a larger one.
-        message_id: the job's entry in the queue's stream.
+        fence: how often the job was claimed, this time included.
+        token: the fencing token, which no other claim has, not even one of a store that lost its last writes.
         taken_over: another coordinator had begun the job and fell silent.
+        attempts: claims since a round was logged last, this one included.
     """
 
     job: Job
     fence: int
-    message_id: bytes
+    token: str
     taken_over: bool
+    attempts: int = 1
 
     def refusal(self, outcome: bytes) -> LeaseLost | JobCanceled | None:
         """What a script's answer to a write under this claim means; None if the claim holds."""
@@ -88,16 +93,37 @@ def to_json(value: Any) -> bytes:
 
 
 def encode_job(job: Job) -> dict[str, bytes | str]:
-    """The fields of a job's hash: one JSON text each, but `id` and `status` as they are, for the scripts."""
-    fields: dict[str, bytes | str] = {name: to_json(getattr(job, name)) for name in Job.model_fields}
-    return fields | {"id": job.id, "status": job.status.value}
+    """The fields of a job's hash: one JSON text each, but `id` and `status` as they are, for the scripts.
+
+    The curve is kept apart, as it grows.
+    """
+    apart = job.model_copy(update={"progress": job.progress.model_copy(update={"curve": ()})})
+    fields: dict[str, bytes | str] = {name: to_json(getattr(apart, name)) for name in Job.model_fields}
+    return fields | {"id": job.id, "status": job.status.value, "schema": str(SCHEMA)}
 
 
-def decode_job(fields: Mapping[bytes, bytes]) -> Job:
-    """The job of a hash; fields that are not the job's own are left out."""
+def decode_job(fields: Mapping[bytes, bytes], curve: Sequence[bytes] = ()) -> Job:
+    """The job of a hash; what a later version has put there besides is left alone.
+
+    Args:
+        fields: of the hash.
+        curve: JSON of its points.
+
+    Raises:
+        UnreadableRecord: a field is missing, or is not what it should be.
+    """
     texts = {name: fields[name.encode()] for name in Job.model_fields if name.encode() in fields}
-    texts |= {name: to_json(texts[name].decode()) for name in ("id", "status")}
-    return Job.model_validate_json(b"{" + b",".join(b'"%b":%b' % (n.encode(), t) for n, t in texts.items()) + b"}")
+    try:
+        texts |= {name: to_json(texts[name].decode()) for name in ("id", "status")}
+        body = b"{" + b",".join(b'"%b":%b' % (name.encode(), text) for name, text in texts.items()) + b"}"
+        job = read(Job, body)
+        if not curve:
+            return job
+        points = tuple(read(CurvePoint, point) for point in curve)
+    except (KeyError, ValueError) as error:  # pydantic's are ValueErrors
+        name, schema = fields.get(b"id", b"?").decode(errors="replace"), fields.get(b"schema", b"1").decode()
+        raise UnreadableRecord(f"the record of job {name!r}, of schema {schema}, cannot be read: {error}") from error
+    return job.model_copy(update={"progress": job.progress.model_copy(update={"curve": points})})
 
 
 def event_order(event_id: str) -> tuple[int, int]:

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 from sitsearch.workers.jobs.errors import RoundOutOfOrder
 from sitsearch.workers.jobs.job import Progress, Round, Usage
+from sitsearch.workers.jobs.logged import LoggedRound, logged, pack, unpack
 from sitsearch.workers.jobs.store.connection import Connection, reachable
 from sitsearch.workers.jobs.store.records import Claim, to_json
+
+#: Rounds of one read: others get their turn between two of them.
+_READ = 200
 
 
 class Rounds(Connection):
     """Round logs and images."""
 
+    async def rounds(self, job_id: str) -> AsyncIterator[LoggedRound]:
+        """The round log, read in parts.
+
+        Raises:
+            UnreadableRecord: a round cannot be understood.
+        """
+        start = 0
+        while texts := await self._packed(job_id, start, start + _READ - 1):
+            for text in texts:
+                yield unpack(text)
+            start += len(texts)
+
     @reachable
-    async def rounds(self, job_id: str) -> Sequence[Round]:
-        """The round log."""
-        texts = await cast(Awaitable[Any], self.redis.lrange(self.keys.rounds(job_id), 0, -1))
-        return [Round.model_validate_json(text) for text in texts]
+    async def _packed(self, job_id: str, first: int, last: int) -> list[bytes]:
+        return cast("list[bytes]", await cast(Awaitable[Any], self.redis.lrange(self.keys.rounds(job_id), first, last)))
 
     @reachable
     async def append_round(
@@ -46,13 +60,17 @@ class Rounds(Connection):
             RoundOutOfOrder: the log's length is another; nothing was written.
         """
         best = [*keep]
-        point = progress.curve[-1].model_dump() if progress.curve else None
-        event = progress.model_dump(exclude={"curve"}) | {"point": point}
+        point = progress.curve[-1] if progress.curve else None
+        scalars = progress.model_copy(update={"curve": ()})
+        event = scalars.model_dump(exclude={"curve"}) | {"point": point and point.model_dump()}
         outcome, due = await self.scripts.append_round(
             claim.job.id,
-            claim.fence,
+            claim.token,
+            lease=self.settings.lease,
             index=round.round,
-            texts=[to_json(round), to_json(progress), to_json(usage), to_json(best), to_json(event)],
+            texts=[pack(logged(round)), to_json(scalars), to_json(usage), to_json(best), to_json(event)],
+            point=b"" if point is None else to_json(point),
+            points=len(progress.curve),
             keep=best,
             images=images,
             image_ttl=self.settings.image_ttl,

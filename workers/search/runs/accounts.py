@@ -71,7 +71,7 @@ class Accounts:
                 score=score,
                 scores=None if scores is None else dict(scores),
             )
-            spent |= {"best_score": score, "curve": (*self.progress.curve, point)}
+            spent |= {"best_score": score, "curve": _grown(self.progress.curve, point)}
         self.progress = self.progress.model_copy(update=spent)
 
     def annotate(self, audits: Mapping[str, float]) -> None:
@@ -90,6 +90,16 @@ class Accounts:
         more = {"nfe_budget": nfe, "forwards_budget": nfe * self._rows}
         raised = {name: old + more[name] for name in more if (old := getattr(self.progress, name)) is not None}
         self.progress = self.progress.model_copy(update=raised)
+
+
+def _grown(curve: tuple[CurvePoint, ...], point: CurvePoint) -> tuple[CurvePoint, ...]:
+    """A curve with another point; where nothing changes, with the first and the last of its points."""
+    flat = len(curve) > 1 and all(_level(other) == _level(point) for other in curve[-2:])
+    return (*curve[:-1], point) if flat else (*curve, point)
+
+
+def _level(point: CurvePoint) -> tuple[Any, ...]:
+    return point.score, point.scores
 
 
 class WithAccounts:

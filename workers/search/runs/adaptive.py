@@ -91,7 +91,7 @@ class AdaptiveRun(ManyRun):
             place = proposal.condition
             seen[place] = seen[place].told(self.score(candidate), candidate.nfe, wanted)
             # The sort is stable: of equal scores the earlier candidate stays.
-            kept = sorted((*chosen[place], candidate), key=self.score, reverse=True)[:wanted]
+            kept = sorted((*chosen[place], candidate), key=self.rank, reverse=True)[:wanted]
             if candidate in kept:
                 self._newest = candidate
             chosen[place] = tuple(kept)

@@ -13,11 +13,13 @@ pictures as that executor holds them: `[N, H, W, 3]` uint8, of numpy or of torch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from sitsearch.workers.errors import Unsuitable
+from sitsearch.workers.errors import Unsuitable, VerifierInvalid
 from sitsearch.workers.jobs.job import Candidate
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.runs.run import SearchRun
@@ -39,6 +41,7 @@ class Made(Generic[A]):
         gradients: of a verifier, that guided each; empty if none did.
         gradients_again: as `nfe_again`.
         states: `[N, C, H, W]` float32, of those that may guide others, where an executor hands them on.
+        broken: of each whether its state is not finite; empty if none is.
     """
 
     images: A
@@ -50,6 +53,11 @@ class Made(Generic[A]):
     gradients: Sequence[int] = ()
     gradients_again: int = 0
     states: A | None = None
+    broken: Sequence[bool] = ()
+
+
+class OutOfTime(Exception):
+    """The request's seconds were over before a round was made: it is dropped, and what is there is the result."""
 
 
 class Executor(Protocol[A]):
@@ -62,7 +70,11 @@ class Executor(Protocol[A]):
     sets: bool
 
     async def make(self, proposals: Sequence[Proposal]) -> Made[A]:
-        """Sample proposals."""
+        """Sample proposals.
+
+        Raises:
+            OutOfTime: the request's seconds are over, and there are finished rounds before.
+        """
 
     async def score(
         self, names: Sequence[str], images: A, conditions: Sequence[int], previews: A | None
@@ -133,7 +145,8 @@ async def drive(run: Run, executor: Executor[A], *, out_of_time: Callable[[], bo
     await executor.recall(run.pool)  # a search that goes on may need them at its end: if one is gone, it is known now
     while (proposals := run.ask(out_of_time=out_of_time())) or run.to_choose:
         if proposals:
-            chosen = await _round(run, executor, proposals, chosen)
+            with suppress(OutOfTime):
+                chosen = await _round(run, executor, proposals, chosen)
         else:
             run.choose(await executor.features(await executor.recall(run.to_choose)))
             await executor.log(run, ())
@@ -162,21 +175,58 @@ async def _round(
     else:
         wanted = [proposal.condition for proposal in proposals]
         scores = await executor.score(request.verifier.names, made.images, wanted, made.previews)
-    run.tell(candidates_of(proposals, made.nfe, made.forwards, scores, run, made.gradients))
+    scores, invalid = settled_scores(scores, made.broken)
+    run.tell(candidates_of(proposals, made.nfe, made.forwards, scores, run, made.gradients, invalid))
     place = {proposal.id: index for index, proposal in enumerate(proposals)}
     if isinstance(run, SearchRun) and (others := run.to_compare):
         images = made.images[[place[candidate.id] for candidate in others]]
         conditions = [candidate.condition for candidate in others]
-        run.compare([dict(row) for row in await executor.score(request.auditors, images, conditions, None)])
+        rows = await executor.score(request.auditors, images, conditions, None)
+        run.compare([dict(row) for row in rows if _finite(row)])
     if (winner := run.to_audit) is not None:
         if winner.id in place:
             image = made.images[place[winner.id]]
         else:  # an ensemble changed its mind: the best so far is of an earlier round
             (image,) = await executor.recall([winner])
         (audits,) = await executor.score(request.auditors, image[None], [winner.condition], None)
-        run.audit(dict(audits))
+        if _finite(audits):
+            run.audit(dict(audits))
     await executor.log(run, [(c, made.images[place[c.id]]) for c in run.kept if c.id in place])
     return {c.id: features[place[c.id]] if c.id in place else chosen[c.id] for c in run.best} if executor.sets else {}
+
+
+def settled_scores(
+    scores: Sequence[Mapping[str, float]], broken: Sequence[bool] = ()
+) -> tuple[list[dict[str, float]], list[bool]]:
+    """A round's scores with a number each, and which candidates are invalid: see `Candidate`.
+
+    Args:
+        scores: of each candidate, by verifier.
+        broken: of each whether there is nothing to score; empty if none is.
+
+    Raises:
+        VerifierInvalid: a verifier has no number for any candidate; or every candidate is broken.
+    """
+    invalid = [bad or not _finite(row) for row, bad in zip(scores, broken or [False] * len(scores), strict=True)]
+    if not any(invalid):
+        return [dict(row) for row in scores], invalid
+    if all(broken):
+        raise VerifierInvalid("no candidate of the round is finite: the model's states are not numbers")
+    worst = {}
+    for name in scores[0]:
+        known = [row[name] for row, bad in zip(scores, broken or invalid, strict=True) if not bad]
+        finite = [score for score in known or [row[name] for row in scores] if math.isfinite(score)]
+        if not finite:
+            raise VerifierInvalid(f"verifier {name!r} has no finite score for any candidate of the round")
+        worst[name] = min(finite)
+    return [
+        {name: worst[name] if bad else score for name, score in row.items()}
+        for row, bad in zip(scores, invalid, strict=True)
+    ], invalid
+
+
+def _finite(row: Mapping[str, float]) -> bool:
+    return all(map(math.isfinite, row.values()))
 
 
 def candidates_of(
@@ -186,9 +236,10 @@ def candidates_of(
     scores: Sequence[Mapping[str, float]],
     run: Run,
     gradients: Sequence[int] = (),
+    invalid: Sequence[bool] = (),
 ) -> list[Candidate]:
-    """What became of a round's proposals, as `run.tell` takes it; no `gradients` are none of each."""
-    phase = run.phase
+    """What became of a round's proposals, as `run.tell` takes it; no `gradients` are none of each, and so `invalid`."""
+    phase, count = run.phase, len(proposals)
     return [
         Candidate(
             id=proposal.id,
@@ -199,8 +250,9 @@ def candidates_of(
             phase=phase,
             condition=proposal.condition,
             gradients=guided,
+            invalid=bad,
         )
-        for proposal, took, rows, row, guided in zip(
-            proposals, nfe, forwards, scores, gradients or [0] * len(proposals), strict=True
+        for proposal, took, rows, row, guided, bad in zip(
+            proposals, nfe, forwards, scores, gradients or [0] * count, invalid or [False] * count, strict=True
         )
     ]

@@ -32,6 +32,7 @@ from sitsearch.workers.jobs.job import (
     Round,
     StopReason,
 )
+from sitsearch.workers.jobs.logged import LoggedRound
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
@@ -95,13 +96,15 @@ class SearchRun(WithAccounts):
         self._owed = 0  # NFE that finishing took of what the search may spend, until an extension makes up for it
         self._saved = 0  # NFE that rows which unguided evaluations saved have bought so far
         self._stopped_by: StopReason | None = None
+        self._invalid = 0
+        self._asked: tuple[Any, tuple[Proposal, ...]] | None = None  # a state, and what the search asks there
 
     def ask(self, *, out_of_time: bool = False) -> tuple[Proposal, ...]:
         """The next round's proposals, in order; empty when the run is over, or has first `to_choose`."""
         if self._stopped_by is None:
             self._stopped_by = self._stop_reason(out_of_time=out_of_time)
         if self._stopped_by is None:
-            proposals, room = self._search.ask(self._state), self._gradients_left
+            proposals, room = self._searched(), self._gradients_left
             if proposals and (room is None or sum(proposal.gradients for proposal in proposals) <= room):
                 return proposals
             self._stopped_by = "gradients" if proposals else "budget"
@@ -126,13 +129,14 @@ class SearchRun(WithAccounts):
             self._accounts.add(candidates, phase, None, 0.0)
         else:
             if phase == "search":
-                proposals = self._search.ask(self._state)
+                proposals = self._searched()
                 told = [c.model_copy(update={"scores": {SELECTING: self._winners.score(c)}}) for c in candidates]
                 self._state = self._search.tell(self._winners.up_to_date(self._state), proposals, told)
             else:
                 self._owed += sum(candidate.nfe for candidate in candidates)
             self._winners.add(candidates)
             self._count += len(candidates)
+            self._invalid += sum(candidate.invalid for candidate in candidates)
             best = self._winners.top[0]
             scores = best.scores if self.request.verifier.members else None
             finished = best if best.recipe.finished else None
@@ -202,22 +206,43 @@ class SearchRun(WithAccounts):
             choice=None if self._told else self._winners.choice,
         )
 
-    def replay(self, rounds: Iterable[Round], extensions: Sequence[Extension] = ()) -> None:
-        """Bring a fresh run to where the log ends, extended where the job was."""
+    def replay(self, rounds: Iterable[Round | LoggedRound], extensions: Sequence[Extension] = ()) -> None:
+        """Bring a fresh run to where the log ends, extended where the job was.
+
+        Raises:
+            SearchError: the log has a gap, or what it says is not what this run would do.
+        """
         for logged in rounds:
-            self._extend_where_due(extensions)
-            if logged.round != self.rounds:
-                raise SearchError(f"the log has round {logged.round} where {self.rounds} was due")
-            if logged.choice is None:
-                self.tell(logged.candidates)
-            else:
-                self._end_as_logged()
-                self._take_choice(logged.choice)
-            if logged.baseline:
-                self.compare(logged.baseline)
-            if self.to_audit is not None and logged.audits is not None:
-                self.audit(logged.audits)
-        self._extend_where_due(extensions)
+            self.replay_one(logged, extensions)
+        self.extend_where_due(extensions)
+
+    def replay_one(self, logged: Round | LoggedRound, extensions: Sequence[Extension] = ()) -> None:
+        """Take one round of the log; see `replay`."""
+        self.extend_where_due(extensions)
+        if logged.round != self.rounds:
+            raise SearchError(f"the log has round {logged.round} where {self.rounds} was due")
+        if logged.choice is None:
+            self.tell(logged.candidates if isinstance(logged, Round) else logged.candidates(self._asked_in(logged)))
+        else:
+            self._end_as_logged()
+            self._take_choice(logged.choice)
+        if logged.baseline:
+            self.compare(logged.baseline)
+        if self.to_audit is not None and logged.audits is not None:
+            self.audit(logged.audits)
+
+    def _asked_in(self, logged: LoggedRound) -> tuple[Proposal, ...]:
+        """What was asked in a round of the log."""
+        if logged.phase == "search":
+            return self._searched()
+        self._end_as_logged()
+        return self._finish_proposals() if logged.phase == "finish" else self._final_proposals()
+
+    def _searched(self) -> tuple[Proposal, ...]:
+        """What the search asks where it stands; found out once."""
+        if self._asked is None or self._asked[0] is not self._state:
+            self._asked = self._state, self._search.ask(self._state)
+        return self._asked[1]
 
     def extend(self, nfe: int) -> None:
         """Let a run that has ended, or not, spend `nfe` more, and go on from its state.
@@ -283,6 +308,10 @@ class SearchRun(WithAccounts):
         """
         if self._stopped_by is None or not self.best or self.to_choose:
             raise SearchError("the run has no result yet")
+        return self.result_so_far(self._stopped_by)
+
+    def result_so_far(self, stopped_by: StopReason) -> Result:
+        """The best that there is by now, for a job that is ended by something else than its search."""
         return Result(
             images=tuple(
                 ResultImage(
@@ -296,8 +325,9 @@ class SearchRun(WithAccounts):
                 for rank, c in enumerate(self.best)
             ),
             candidates=self._count,
-            hacking=self._audits.hacking(self.best[0]),
-            stopped_by=self._stopped_by,
+            invalid=self._invalid,
+            hacking=self._audits.hacking(self.best[0] if self.best else None),
+            stopped_by=stopped_by,
             warnings=self._warnings(),
             choice=self._winners.choice,
         )
@@ -340,7 +370,7 @@ class SearchRun(WithAccounts):
         An evaluation outside of the guidance interval takes one row, where two were planned.
         """
         saved = self.usage.nfe_search - math.ceil(self.usage.forwards_search / self.request.sampler.rows)
-        if self.request.budget.nfe is None and saved > self._saved and not self._search.ask(self._state):
+        if self.request.budget.nfe is None and saved > self._saved and not self._searched():
             self._state, self._saved = base.extend(self._state, saved - self._saved), saved
 
     def _finish_proposals(self) -> tuple[Proposal, ...]:
@@ -363,7 +393,7 @@ class SearchRun(WithAccounts):
     def _end_as_logged(self) -> None:
         """What was replayed is past the search: the log tells why that ended, if only by what it left out."""
         if self._stopped_by is None:
-            self._stopped_by = self._stop_reason(out_of_time=bool(self._search.ask(self._state))) or "budget"
+            self._stopped_by = self._stop_reason(out_of_time=bool(self._searched())) or "budget"
 
     def _take_choice(self, choice: Choice) -> None:
         self._winners.choose(choice)
@@ -373,6 +403,8 @@ class SearchRun(WithAccounts):
     def _warnings(self) -> tuple[str, ...]:
         """Where the images are fewer, or less, than was asked for, or the target was not reached."""
         warnings, wanted = [], self.request.num_images
+        if self._invalid:
+            warnings.append(f"{self._invalid} of {self._count} candidates could not be scored")
         if len(self.best) < wanted:
             warnings.append(f"{len(self.best)} of {wanted} images were made: the budget had no room for more")
         if previews := [str(rank) for rank, c in enumerate(self.best) if not c.recipe.finished]:
@@ -386,7 +418,7 @@ class SearchRun(WithAccounts):
             warnings.append(missed(target, self.progress.best_score))
         return tuple(warnings)
 
-    def _extend_where_due(self, extensions: Sequence[Extension]) -> None:
+    def extend_where_due(self, extensions: Sequence[Extension]) -> None:
         for extension in extensions:
             if extension.after_round == self.rounds:
                 self.extend(extension.nfe)

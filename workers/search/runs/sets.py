@@ -14,6 +14,7 @@ from typing import Literal
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, Unsuitable
 from sitsearch.workers.jobs.job import Candidate, Extension, Result, ResultImage, Round, StopReason
+from sitsearch.workers.jobs.logged import LoggedRound
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
@@ -79,7 +80,7 @@ class ManyRun(WithAccounts, ABC):
                     raise BudgetTooSmall(unit, given, needed)
         self._selector = request.verifier.name
         self._told: tuple[Candidate, ...] = ()
-        self._count = 0
+        self._count = self._invalid = 0
         self._spent: Counter[int] = Counter()
         self._stopped_by: StopReason | None = None
         self._accounts = Accounts(request)
@@ -98,6 +99,7 @@ class ManyRun(WithAccounts, ABC):
             if self._selector not in candidate.scores:
                 raise SearchError(f"candidate {candidate.id!r} has no score of {self._selector!r}")
         self._count += len(candidates)
+        self._invalid += sum(candidate.invalid for candidate in candidates)
         for proposal, candidate in zip(proposals, candidates, strict=True):
             self._spent[proposal.condition] += candidate.nfe
         newest, score = self._take(proposals, candidates)
@@ -145,6 +147,10 @@ class ManyRun(WithAccounts, ABC):
         """What selects; higher is better."""
         return candidate.scores[self._selector]
 
+    def rank(self, candidate: Candidate) -> tuple[bool, float]:
+        """The same, with those that could not be scored last."""
+        return not candidate.invalid, self.score(candidate)
+
     def audit(self, audits: dict[str, float]) -> None:
         """A set is not audited."""
 
@@ -155,18 +161,22 @@ class ManyRun(WithAccounts, ABC):
         """The last round that was told, for the log."""
         return Round(round=self.rounds - 1, candidates=self._told)
 
-    def replay(self, rounds: Iterable[Round], extensions: Sequence[Extension] = ()) -> None:
+    def replay(self, rounds: Iterable[Round | LoggedRound], extensions: Sequence[Extension] = ()) -> None:
         """Bring a fresh run to where the log ends, extended where the job was.
 
         Raises:
             SearchError: the log has a gap, or what it says is not what this run would do.
         """
         for logged in rounds:
-            self._extend_where_due(extensions)
-            if logged.round != self.rounds:
-                raise SearchError(f"the log has round {logged.round} where {self.rounds} was due")
-            self.tell(logged.candidates)
-        self._extend_where_due(extensions)
+            self.replay_one(logged, extensions)
+        self.extend_where_due(extensions)
+
+    def replay_one(self, logged: Round | LoggedRound, extensions: Sequence[Extension] = ()) -> None:
+        """Take one round of the log; see `replay`."""
+        self.extend_where_due(extensions)
+        if logged.round != self.rounds:
+            raise SearchError(f"the log has round {logged.round} where {self.rounds} was due")
+        self.tell(logged.candidates if isinstance(logged, Round) else logged.candidates(self.ask()))
 
     def extend(self, nfe: int) -> None:
         """Let the run spend `nfe` more, and go on.
@@ -176,7 +186,7 @@ class ManyRun(WithAccounts, ABC):
         """
         raise SearchError("a search over many conditions cannot be extended unless its `allocation` is adaptive")
 
-    def _extend_where_due(self, extensions: Sequence[Extension]) -> None:
+    def extend_where_due(self, extensions: Sequence[Extension]) -> None:
         for extension in extensions:
             if extension.after_round == self.rounds:
                 self.extend(extension.nfe)
@@ -189,23 +199,31 @@ class ManyRun(WithAccounts, ABC):
         """
         if self._stopped_by is None:
             raise SearchError("the run has no result yet")
+        return self.result_so_far(self._stopped_by)
+
+    def result_so_far(self, stopped_by: StopReason) -> Result:
+        """See `SearchRun.result_so_far`."""
         return Result(
             images=tuple(
                 ResultImage(rank=slot, score=self.score(c), candidate=c, nfe=self._spent[self.slots[slot]])
                 for slot, c in enumerate(self.best)
             ),
             candidates=self._count,
-            stopped_by=self._stopped_by,
+            invalid=self._invalid,
+            stopped_by=stopped_by,
             warnings=self._warnings(),
         )
 
     def _warnings(self) -> tuple[str, ...]:
         """How many images were made, where they are fewer than was asked for."""
-        made, wanted = len(self.best), len(self.slots)
-        if made == wanted or self._stopped_by is None:
-            return ()
-        why = "the time was over" if self._stopped_by == "seconds" else "the search ended before the others were begun"
-        return (f"{made} of {wanted} images were made: {why}",)
+        made, wanted, warnings = len(self.best), len(self.slots), []
+        if self._invalid:
+            warnings.append(f"{self._invalid} of {self._count} candidates could not be scored")
+        if made < wanted:
+            over = self._stopped_by == "seconds"
+            why = "the time was over" if over else "the search ended before the others were begun"
+            warnings.append(f"{made} of {wanted} images were made: {why}")
+        return tuple(warnings)
 
 
 class SetRun(ManyRun):
@@ -253,7 +271,7 @@ class SetRun(ManyRun):
 
     def _take(self, proposals: Sequence[Proposal], candidates: Sequence[Candidate]) -> tuple[Candidate, float]:
         # The first of equal scores stays.
-        winner = max(candidates if self._open is None else (self._open, *candidates), key=self.score)
+        winner = max(candidates if self._open is None else (self._open, *candidates), key=self.rank)
         self._open, self._tried = winner, self._tried + len(candidates)
         if self._reached(winner) or self._tried == self._part(len(self._filled)):
             self._filled, self._open, self._tried = (*self._filled, winner), None, 0

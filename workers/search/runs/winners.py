@@ -110,13 +110,13 @@ class Winners:
         """The best distinct ones; a data prediction is no match for a later one, nor for a finished image.
 
         The nearer to t = 1, the less of a guess it is. Python's sort is stable and candidates come in order of
-        proposal: ties go to the earlier one.
+        proposal: ties go to the earlier one. Those that could not be scored come last.
         """
         distinct: dict[Recipe, Candidate] = {}
         for candidate in candidates:
             distinct.setdefault(self._trajectory(candidate.recipe), candidate)
         ordered = list(distinct.values())
-        ordered.sort(key=lambda c: (-round(c.recipe.time, PLACES), -self._scores[c.recipe]))
+        ordered.sort(key=lambda c: (c.invalid, -round(c.recipe.time, PLACES), -self._scores[c.recipe]))
         return tuple(ordered[: self._most])
 
     def _trajectory(self, recipe: Recipe) -> Recipe:

@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 
 from sitsearch.workers.jobs.job import Candidate, CurvePoint, Job, Progress, Result, ResultImage, Round, Status, Usage
+from sitsearch.workers.jobs.logged import LoggedRound
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.jobs.store import JobStore
@@ -62,6 +63,11 @@ async def log_round(store: JobStore, claim: Claim, index: int, *, keep: tuple[st
         images={best: PNG + best.encode()},
         keep=(best,) if keep is None else keep,
     )
+
+
+async def logged_rounds(store: JobStore, job_id: str) -> list[LoggedRound]:
+    """The round log."""
+    return [round async for round in store.rounds(job_id)]
 
 
 async def claimed(store: JobStore, consumer: str = "a", **fields: Any) -> Claim:

@@ -9,11 +9,14 @@ import pytest
 
 from sitsearch.workers.jobs.errors import JobCanceled, LeaseLost, RoundOutOfOrder
 from sitsearch.workers.jobs.job import JobError, Status, Usage
+from sitsearch.workers.jobs.logged import logged
 from sitsearch.workers.jobs.store import JobStore
+from sitsearch.workers.settings import Settings
 from tests.workers.jobs.store.makers import (
     PNG,
     claimed,
     log_round,
+    logged_rounds,
     make_job,
     make_progress,
     make_result,
@@ -62,8 +65,8 @@ async def test_a_silent_coordinator_loses_its_job_to_another(store: JobStore) ->
     assert second is not None and second.job.id == first.job.id
     assert (second.fence, second.taken_over) == (2, True)
     assert second.job.started_at == first.job.started_at
-    assert second.job.progress == make_progress(1)
-    assert await store.rounds(first.job.id) == [make_round(0)]
+    assert second.job.progress == make_progress(1).model_copy(update={"curve": ()})
+    assert await logged_rounds(store, first.job.id) == [logged(make_round(0))]
     for write in (
         log_round(store, first, 1),
         store.finish(first, status=Status.SUCCEEDED, result=make_result("0-0"), usage=Usage()),
@@ -73,7 +76,7 @@ async def test_a_silent_coordinator_loses_its_job_to_another(store: JobStore) ->
     lost, held = await store.renew([first, second])
     assert isinstance(lost, LeaseLost) and held is None
     await log_round(store, second, 1)
-    assert len(await store.rounds(first.job.id)) == 2
+    assert len(await logged_rounds(store, first.job.id)) == 2
 
 
 async def test_a_renewed_lease_is_kept(store: JobStore) -> None:
@@ -92,26 +95,84 @@ async def test_a_logged_round_renews_the_lease(store: JobStore) -> None:
         assert await store.claim("b", block=0) is None
 
 
-async def test_many_live_leases_do_not_hide_a_lost_one(store: JobStore) -> None:
+async def test_many_live_leases_do_not_hide_a_lost_one(valkey_url: str, store_settings: Settings) -> None:
+    store = JobStore.from_url(valkey_url, store_settings.model_copy(update={"lease": 2.0}))
     lost = await claimed(store, "dead")
     live = [await claimed(store, "live") for _ in range(30)]
-    deadline = time.monotonic() + 0.5
+    deadline = time.monotonic() + 2.1
     while time.monotonic() < deadline:
         assert await store.renew(live) == [None] * len(live)
     taken = await store.claim("b", block=0)
     assert taken is not None and taken.job.id == lost.job.id
     assert await store.claim("b", block=0) is None
+    await store.aclose()
 
 
-async def test_an_entry_that_was_read_but_never_taken_is_claimed_after_the_lease(store: JobStore) -> None:
-    await store.claim("a", block=0)  # makes the group
-    job = make_job()
-    await store.submit(job)
-    await store.redis.xreadgroup("coordinators", "a", {store.keys.queue: ">"}, count=1)
+async def test_a_coordinator_is_not_given_what_it_works_on(store: JobStore) -> None:
+    claim = await claimed(store, "a")
+    await asyncio.sleep(0.4)  # the lease has run out, and nobody noticed yet
+    assert await store.claim("a", block=0.05, held=[claim.job.id]) is None
+    await log_round(store, claim, 0)  # it was not taken: the round counts, and the lease starts anew
     assert await store.claim("b", block=0.05) is None
-    await asyncio.sleep(0.4)
-    claim = await store.claim("b", block=0.05)
-    assert claim is not None and (claim.fence, claim.taken_over) == (1, False)
+
+
+async def test_a_claim_that_is_sent_twice_is_one(store: JobStore) -> None:
+    await store.submit(make_job())
+    job_id = await store.scripts.next([])
+    assert job_id is not None
+    first = await store.scripts.take(job_id, "a", "nonce", now=1.0, lease=9.0)
+    assert await store.scripts.take(job_id, "a", "nonce", now=2.0, lease=9.0) == first
+    assert await store.scripts.take(job_id, "a", "other", now=2.0, lease=9.0) is None
+
+
+async def test_a_released_lease_is_taken_at_once_and_counts_for_nothing(store: JobStore) -> None:
+    first = await claimed(store, "a")
+    await log_round(store, first, 0)
+    await store.release(first)
+    await store.release(first)  # sent twice
+    second = await store.claim("b", block=0.05)
+    assert second is not None and (second.taken_over, second.attempts) == (False, 0)
+    for write in (log_round(store, first, 1), store.release(first)):
+        with pytest.raises(LeaseLost):
+            await write
+    await log_round(store, second, 1)
+
+
+async def test_claims_are_counted_from_the_last_round_that_was_logged(store: JobStore) -> None:
+    claim = await claimed(store, "a")
+    seen = []
+    for consumer in "bcd":
+        await asyncio.sleep(0.35)
+        taken = await store.claim(consumer, block=0.05)
+        assert taken is not None
+        seen.append(taken.attempts)
+        if consumer == "c":
+            await log_round(store, taken, 0)
+    assert (claim.attempts, seen) == (1, [2, 3, 1])
+
+
+async def test_queue_and_leases_are_made_again_from_the_jobs(store: JobStore) -> None:
+    running, waiting = await claimed(store, "a"), make_job()
+    await store.submit(waiting)
+    await store.redis.delete(store.keys.waiting, store.keys.leases, store.keys.wakeups)
+    taken = [await store.claim("b", block=0.05) for _ in range(3)]
+    assert [claim and (claim.job.id, claim.taken_over) for claim in taken] == [
+        (running.job.id, True),
+        (waiting.id, False),
+        None,
+    ]
+
+
+async def test_two_claims_never_share_a_token(store: JobStore) -> None:
+    """A store that lost its last writes counts claims from before them; the one holder's writes are still refused."""
+    first = await claimed(store, "a")
+    await store.redis.hset(store.keys.job(first.job.id), "fence", 0)
+    await store.redis.zadd(store.keys.leases, {first.job.id: 0})
+    second = await store.claim("b", block=0.05)
+    assert second is not None and second.fence == first.fence and second.token != first.token
+    with pytest.raises(LeaseLost):
+        await log_round(store, first, 0)
+    await log_round(store, second, 0)
 
 
 async def test_a_round_that_is_not_the_next_is_refused_and_nothing_changes(store: JobStore) -> None:
@@ -121,14 +182,14 @@ async def test_a_round_that_is_not_the_next_is_refused_and_nothing_changes(store
     with pytest.raises(RoundOutOfOrder, match="round 5 given where round 1 is due"):
         await log_round(store, claim, 5)
     assert await store.get(claim.job.id) == before
-    assert await store.rounds(claim.job.id) == [make_round(0)]
+    assert await logged_rounds(store, claim.job.id) == [logged(make_round(0))]
 
 
 async def test_a_round_sent_twice_is_logged_once(store: JobStore) -> None:
     claim = await claimed(store)
     await log_round(store, claim, 0)
     await log_round(store, claim, 0)
-    assert await store.rounds(claim.job.id) == [make_round(0)]
+    assert await logged_rounds(store, claim.job.id) == [logged(make_round(0))]
 
 
 async def test_only_images_of_kept_candidates_are_stored(store: JobStore) -> None:

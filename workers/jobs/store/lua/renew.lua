@@ -1,6 +1,9 @@
 -- Heartbeat of one job.
 -- include: held
-local refused = refusal(KEYS[1], ARGV[1])
+-- include: clock
+local job, leases = unpack(KEYS)
+local id, token, lease = unpack(ARGV)
+local refused = refusal(job, token)
 if refused then return {refused} end
-renew(KEYS[1], KEYS[2], ARGV[2])
+redis.call('ZADD', leases, milliseconds() + lease, id)
 return {'ok'}

@@ -1,10 +1,6 @@
--- Whether the caller's fencing token is still the newest of a job that runs.
-local function refusal(job, fence)
-  local now = redis.call('HMGET', job, 'status', 'fence')
+-- Whether the caller's fencing token is still the newest of a job that runs; and its lease, by the server's clock.
+local function refusal(job, token)
+  local now = redis.call('HMGET', job, 'status', 'token')
   if now[1] == 'canceled' then return 'canceled' end
-  if now[1] ~= 'running' or now[2] ~= fence then return 'lost' end
-end
-local function renew(job, queue, group)
-  local held = redis.call('HMGET', job, 'consumer', 'message')
-  redis.call('XCLAIM', queue, group, held[1], 0, held[2], 'JUSTID')
+  if now[1] ~= 'running' or now[2] ~= token then return 'lost' end
 end

@@ -22,16 +22,17 @@ ROUNDS = 2
 REACH = 3.8906
 
 
-def tilted(noise: Tensor, gradient: Tensor, share: float) -> Tensor:
+def tilted(noise: Tensor, gradient: Tensor, share: float | Tensor) -> Tensor:
     """The noise of a step, `share` of its variance taken by the gradient.
 
     Args:
         noise: `[B, C, H, W]`, of N(0, I).
         gradient: `[B, C, H, W]`, at any scale; a row of zeros leaves its noise as it is.
-        share: rho, in [0, 1].
+        share: rho, in [0, 1]; of all rows, or `[B]` of each.
     """
     there = gradient.flatten(1).any(1)[:, None, None, None]
-    mixed = share**0.5 * whitened(gradient) + (1 - share) ** 0.5 * noise
+    rho = torch.as_tensor(share, dtype=noise.dtype, device=noise.device).view(-1, 1, 1, 1)
+    mixed = rho.sqrt() * whitened(gradient) + (1 - rho).sqrt() * noise
     return torch.where(there, mixed, noise)
 
 

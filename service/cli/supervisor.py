@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sitsearch.service.client import Client
 from sitsearch.workers.jobs.processes import die_with_parent
@@ -28,6 +29,10 @@ STOP_TIMEOUT = 30.0
 RESTART_PAUSE = 1.0
 #: Lines of a child's log that are shown when it ends while starting.
 LAST_WORDS = 30
+
+
+if TYPE_CHECKING:
+    from sitsearch.workers.jobs.embedded import EmbeddedValkey
 
 
 class StartError(RuntimeError):
@@ -98,15 +103,29 @@ class Child:
 
 
 @contextlib.contextmanager
-def _redis(config: Settings) -> Iterator[str]:
-    """The configured Redis, or an embedded Valkey for as long as the context lasts."""
+def _redis(config: Settings) -> Iterator[tuple[str, EmbeddedValkey | None]]:
+    """The address of the configured Redis, or of an embedded Valkey, and this one for as long as the context lasts."""
     if config.redis_url is not None:
-        yield config.redis_url
+        yield config.redis_url, None
         return
     from sitsearch.workers.jobs.embedded import EmbeddedValkey
 
     with EmbeddedValkey(config.data_dir) as valkey:
-        yield valkey.url
+        yield valkey.url, valkey
+
+
+def _look_after(valkey: EmbeddedValkey, say: Callable[[str], None]) -> None:
+    """Start the embedded Valkey again if it has ended."""
+    if valkey.alive:
+        return
+    from sitsearch.workers.jobs.embedded import EmbeddedValkeyError
+
+    say(f"the embedded Valkey ended unexpectedly (see {valkey.folder / 'valkey.log'}); starting it again")
+    try:
+        valkey.start_again()
+    except EmbeddedValkeyError as error:
+        say(f"{error}; trying again")
+        time.sleep(RESTART_PAUSE)
 
 
 def supervise(config: Settings, *, say: Callable[[str], None], stop: threading.Event) -> None:
@@ -125,7 +144,7 @@ def supervise(config: Settings, *, say: Callable[[str], None], stop: threading.E
     config = config.model_copy(update={"port": port, "data_dir": config.data_dir.resolve()})
     logs = config.data_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    with _redis(config) as redis_url, contextlib.ExitStack() as cleanup:
+    with _redis(config) as (redis_url, valkey), contextlib.ExitStack() as cleanup:
         env = os.environ | {
             "SITSEARCH_REDIS_URL": redis_url,
             "SITSEARCH_HOST": config.host,
@@ -149,6 +168,8 @@ def supervise(config: Settings, *, say: Callable[[str], None], stop: threading.E
         if not stop.is_set():
             say(f"ready: {url} (interface description at {url}/docs); Ctrl-C stops everything")
         while not stop.wait(0.5):
+            if valkey is not None:
+                _look_after(valkey, say)
             for child in children:
                 if not child.alive:
                     say(f"{child.name} ended unexpectedly (see {child.log}); starting it again")

@@ -84,11 +84,12 @@ class Context:
         """What finished searches with the request's model and verifier have taught."""
         return Learnt(await self.store.lessons(request.model, request.verifier.name))
 
-    async def wait(self, job_id: str, seconds: int) -> None:
-        """Return when the job has ended, the time is over or the gateway stops."""
-        tasks = [
+    async def wait(self, job_id: str, seconds: int, request: Request) -> None:
+        """Return when the job has ended, the time is over, the client has left or the gateway stops."""
+        tasks: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(self.store.wait(job_id, seconds)),
             asyncio.ensure_future(self.stopping.wait()),
+            asyncio.ensure_future(_left(request)),
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -98,6 +99,12 @@ class Context:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    """Return when the client of a request without a body has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _context(request: Request) -> Context:
@@ -187,12 +194,17 @@ async def jobs(
 
 @router.get("/jobs/{job_id}", tags=["jobs"])
 async def job(
-    job_id: str, response: Response, context: Ctx, root: Root, prefer: Annotated[str | None, Header()] = None
+    job_id: str,
+    request: Request,
+    response: Response,
+    context: Ctx,
+    root: Root,
+    prefer: Annotated[str | None, Header()] = None,
 ) -> JobView:
     """The job. With `Prefer: wait=N`, its answer comes once the job has ended or N seconds (at most 60) are over."""
     if wanted := _WAIT.search(prefer or ""):
         seconds = min(int(wanted[1]), MAX_WAIT)
-        await context.wait(job_id, seconds)
+        await context.wait(job_id, seconds, request)
         response.headers["Preference-Applied"] = f"wait={seconds}"
     return job_view(await context.snapshot(job_id), root)
 

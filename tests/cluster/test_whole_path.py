@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sitsearch.service.client import Client
+from sitsearch.service.client import Client, Problem
 from tests.cluster.conftest import Service
 from tests.cluster.requests import body, locally, winner
 
@@ -137,6 +137,27 @@ def test_a_gateway_killed_loses_no_job(service: Service, client: Client) -> None
         assert time.monotonic() < deadline, "the gateway did not come back"
         time.sleep(0.2)
     assert client.wait(job)["status"] == "succeeded"
+
+
+def test_a_store_killed_is_started_again_and_loses_nothing(service: Service, client: Client) -> None:
+    request = body(candidates=128, seed=7)
+    undisturbed = client.wait(client.submit(request))
+    job = client.submit(request)
+    while client.refresh(job)["progress"]["round"] < 2:
+        time.sleep(0.05)
+    (pid,) = [p for p in service.descendants() if b"valkey-server" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    disturbed = job
+    while disturbed["status"] not in ("succeeded", "failed"):
+        assert time.monotonic() < deadline
+        try:
+            disturbed = client.refresh(job)
+        except Problem as problem:
+            assert problem.status == 503
+        time.sleep(0.2)
+    assert disturbed["result"] == without_links(undisturbed, disturbed)
+    assert disturbed["progress"] == undisturbed["progress"]
 
 
 def metrics(service: Service) -> str:

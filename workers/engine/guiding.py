@@ -82,6 +82,7 @@ class GradientGuiding(Guiding):
         self._guide, self._steps, self._path = guide, frozenset(steps), interpolant
         self._orders, self._ops = orders, ops
         self._gradient: Tensor | None = None
+        self._weight: Tensor | None = None  # `[B]`, of each row's gradient: less than 1 where it is below the clip
         self._move: Tensor | None = None  # of the step, if it `moves`
 
     def begin(self, step: int, data: Tensor) -> Wanted | None:
@@ -100,6 +101,7 @@ class GradientGuiding(Guiding):
         alpha, sigma = like(path.alpha(t), x), like(path.sigma(t), x)
         length = self._gradient.square().flatten(1).mean(1).sqrt()  # root mean square
         least = max(guide.clip or 0.0, torch.finfo(x.dtype).tiny)
+        self._weight = length / length.clamp(min=least)
         strength = damped(guide.strength, sigma**2 / (alpha**2 + sigma**2)) if guide.damped else guide.strength
         self.moves = guide.strength > 0
         self._move = strength * sigma / (alpha + sigma) * self._gradient / like(length.clamp(min=least), x)
@@ -110,9 +112,9 @@ class GradientGuiding(Guiding):
 
     def tilted(self, noise: Tensor) -> Tensor:
         """See `Guiding`."""
-        if self._gradient is None or not self._guide.noise:
+        if self._gradient is None or self._weight is None or not self._guide.noise:
             return noise
-        return tilted(noise, self._gradient, self._guide.noise)
+        return tilted(noise, self._gradient, self._guide.noise * self._weight**2)
 
 
 @dataclass(frozen=True)

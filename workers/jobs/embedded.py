@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from redis import Redis
+from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sitsearch.workers.errors import SitsearchError
@@ -72,6 +73,20 @@ class EmbeddedValkey:
         if self._process is None:
             raise EmbeddedValkeyError("the embedded Valkey is not running")
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """The server runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def start_again(self) -> None:
+        """Start the server once more after it has ended, at the same address.
+
+        Raises:
+            EmbeddedValkeyError: it does not start.
+        """
+        self._start()
+        self._await_ready()
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +167,9 @@ class EmbeddedValkey:
                 try:
                     client.ping()
                     return
-                except (RedisConnectionError, OSError):
+                except (RedisConnectionError, OSError) as error:
+                    if isinstance(error, BusyLoadingError):  # it reads what it has written, however long that takes
+                        deadline = time.monotonic() + _START_TIMEOUT
                     if self._process.poll() is not None or time.monotonic() > deadline:
                         log = self.folder / "valkey.log"
                         raise EmbeddedValkeyError(f"the embedded Valkey did not start; its log is {log}") from None

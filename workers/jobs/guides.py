@@ -15,6 +15,8 @@ from sitsearch.workers.jobs.base import MAX_STEPS, Schema
 Time = Annotated[float, Field(ge=0, le=1)]
 #: After this time nothing is guided: there what the data prediction is moved by weighs without bounds in the velocity.
 LATEST = 0.95
+#: Of verifiers with an upper bound, such as log-probabilities.
+BOUNDED_CLIP = 0.02
 Late = Annotated[float, Field(ge=0, le=LATEST)]
 
 
@@ -30,8 +32,9 @@ class GradientOptions(Schema):
         strength: of the move; 0 moves nothing.
         interval: times between which steps are guided.
         every: 1 is every step.
-        clip: gradients shorter than this, in score by root mean square of the data, move it proportionally less; None
-            moves it as far by every gradient.
+        clip: gradients shorter than this, in score by root mean square of the data, move it proportionally less, and
+            take as much less of a step's noise; None is `BOUNDED_CLIP` of verifiers whose score has an upper bound,
+            where a gradient that is next to nothing says that there is nothing to gain, and of others 0.
         views: shifted crops over which a gradient is averaged, against patterns that only the verifier sees; 0 takes
             the picture as it is.
         noise: share of a step's noise, of its variance, that the gradient takes (NoiseTilt, arXiv 2606.18066); None is

@@ -20,6 +20,9 @@ from sitsearch.workers.settings import Settings
 
 _SOCKET_TIMEOUT, _CONNECT_TIMEOUT = 5.0, 2.0
 
+#: Connections of a client that opens one for each call: its library's own limit is 100.
+UNBOUNDED = 2**16
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -142,6 +145,6 @@ def client_of(url: str, *, connections: int | None = None) -> Redis:
         sentinels: Any = Sentinel(watched.hosts, sentinel_kwargs=watched.login | options, **options)
         return cast(Redis, sentinels.master_for(watched.name, db=watched.db, **watched.login))
     if connections is None:
-        return Redis.from_url(url, **options)
+        return Redis.from_url(url, max_connections=UNBOUNDED, **options)
     pool = BlockingConnectionPool.from_url(url, max_connections=connections, timeout=None, **options)
     return Redis.from_pool(pool)

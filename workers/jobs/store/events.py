@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from sitsearch.workers.jobs.errors import UnknownJob
@@ -12,10 +12,16 @@ from sitsearch.workers.jobs.job import Job
 from sitsearch.workers.jobs.store.connection import reachable
 from sitsearch.workers.jobs.store.lookup import Lookup
 from sitsearch.workers.jobs.store.records import BLOCK, Event, event_order, stream_entries
+from sitsearch.workers.jobs.store.waiting import Waiting
+
+#: Milliseconds for which the common reader waits before it looks who else is waiting by now.
+LOOK = 200
 
 
 class Events(Lookup):
     """Following a job."""
+
+    _waiting: Waiting | None = None
 
     async def wait(self, job_id: str, timeout: float) -> Job:
         """The job once it has ended, or as it stands after `timeout` seconds; waits on its events.
@@ -68,10 +74,27 @@ class Events(Lookup):
         except ValueError:
             return False
 
-    @reachable
     async def _read_events(self, job_id: str, last_id: str, block: float) -> Sequence[tuple[str, Event]]:
-        wait = max(1, int(min(block, BLOCK) * 1000))
-        streams: Any = await self.redis.xread({self.keys.events(job_id): last_id}, count=100, block=wait)
+        """The events after one, waited for if there are none: by all readers of this process together."""
+        if self._waiting is None:
+            self._waiting = Waiting(self._newer)
+        events = await self._events_after(job_id, last_id)
+        if not events and await self._waiting.wait(job_id, last_id, min(block, BLOCK)):
+            events = await self._events_after(job_id, last_id)
+        return events
+
+    @reachable
+    async def _newer(self, seen: Mapping[str, str]) -> set[str]:
+        """Jobs that have events after those that were seen; returns soon, with or without any."""
+        jobs = {self.keys.events(job_id).encode(): job_id for job_id in seen}
+        streams: dict[Any, Any] = {self.keys.events(job_id): last_id for job_id, last_id in seen.items()}
+        found: Any = await self.redis.xread(streams, count=1, block=LOOK)
+        names = found if isinstance(found, dict) else (name for name, _ in found or ())
+        return {jobs[name] for name in names}
+
+    @reachable
+    async def _events_after(self, job_id: str, last_id: str) -> Sequence[tuple[str, Event]]:
+        streams: Any = await self.redis.xread({self.keys.events(job_id): last_id}, count=100)
         return [
             (entry_id.decode(), Event(fields[b"type"].decode(), json.loads(fields[b"data"])))
             for entry_id, fields in stream_entries(streams)

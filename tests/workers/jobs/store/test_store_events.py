@@ -18,6 +18,17 @@ async def follow(store: JobStore, job_id: str, last_id: str | None = None) -> li
     return [(event_id, event.type) async for event_id, event in store.events(job_id, last_id)]
 
 
+async def test_many_who_wait_share_a_connection(store: JobStore) -> None:
+    claims = [await claimed(store) for _ in range(3)]
+    waiting = [asyncio.create_task(store.wait(claims[i % 3].job.id, 20)) for i in range(150)]
+    await asyncio.sleep(1.5)
+    clients = await store.redis.client_list()
+    assert sum(client["cmd"] == "xread" and "b" in client["flags"] for client in clients) <= 1
+    for claim in claims:
+        await store.cancel(claim.job.id)
+    assert {job.status for job in await asyncio.gather(*waiting)} == {Status.CANCELED}
+
+
 async def test_wait_returns_as_soon_as_the_job_ends(store: JobStore) -> None:
     claim = await claimed(store)
     waiting = asyncio.create_task(store.wait(claim.job.id, 10))

@@ -38,7 +38,7 @@ from sitsearch.workers.errors import Unsuitable
 from sitsearch.workers.jobs.job import Candidate, Progress, Result, Usage
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.search.base import Proposal
-from sitsearch.workers.search.runs.defaults import with_guide, with_sampler
+from sitsearch.workers.search.runs.defaults import is_log_probability, with_guide, with_sampler
 from sitsearch.workers.search.runs.drive import InMemory, Made, drive
 from sitsearch.workers.search.runs.start import JUDGES_SETS, NO_GRADIENTS, Run, start_run
 
@@ -130,7 +130,8 @@ def search(
     )
     every = selecting | guiding | dict(auditors or {})
     request = with_sampler(request, default_sampler, METHODS.values())
-    request = with_guide(request, [name for name, one in every.items() if has_gradients(one)], ())
+    logs = [name for name, one in every.items() if is_log_probability(*one.range)]
+    request = with_guide(request, [name for name, one in every.items() if has_gradients(one)], (), logs)
     engine = Engine(generator, batch=batch, deterministic=deterministic)
     return run_request(engine, every, request, conditions=conditions)
 

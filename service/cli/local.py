@@ -21,7 +21,7 @@ from sitsearch.workers.errors import SitsearchError
 from sitsearch.workers.jobs.images import encode_png
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.local import run_request
-from sitsearch.workers.search.runs.defaults import class_index, with_guide, with_sampler
+from sitsearch.workers.search.runs.defaults import class_index, is_log_probability, with_guide, with_sampler
 from sitsearch.workers.search.runs.start import Run
 from sitsearch.workers.settings import settings
 
@@ -60,7 +60,8 @@ def _search(
     verifiers = {name: load_verifier(name) for _, name in request.verifiers}
     auditing = {} if request.auditors else _auditors(request, config.auditors)
     able = [name for name, verifier in verifiers.items() if has_gradients(verifier)]
-    request = with_guide(request, able, tuple(auditing))
+    logs = [name for name, verifier in verifiers.items() if is_log_probability(*verifier.range)]
+    request = with_guide(request, able, tuple(auditing), logs)
     verifiers = auditing | verifiers
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = load_generator(request.model, device=device, dtype=network_dtype(config.dtype, device))

@@ -14,7 +14,7 @@ from sitsearch.service.gateway.problems import FieldError, Invalid
 from sitsearch.workers.errors import BudgetTooSmall, Unsuitable
 from sitsearch.workers.jobs.offer import AlgorithmOffer, ModelOffer, Offer, SamplerOffer, VerifierOffer
 from sitsearch.workers.jobs.request import GenerateRequest
-from sitsearch.workers.search.runs.defaults import class_index, with_guide, with_sampler
+from sitsearch.workers.search.runs.defaults import class_index, is_log_probability, with_guide, with_sampler
 from sitsearch.workers.search.runs.plan import gradients_kept, reserved, sampling_of
 from sitsearch.workers.search.runs.start import JUDGES_SETS, start_run
 
@@ -37,7 +37,8 @@ def admit(request: GenerateRequest, offer: Offer, *, max_nfe: int) -> tuple[Gene
     indices = _class_indices(request, model)
     fitting = [verifier for verifier in offer.verifiers if not verifier.models or model.name in verifier.models]
     auditors = [v.name for v in fitting if v.name in offer.auditors and _can_audit(v, request, model)]
-    request = with_guide(request, [verifier.name for verifier in fitting if verifier.differentiable], auditors)
+    able = [verifier.name for verifier in fitting if verifier.differentiable]
+    request = with_guide(request, able, auditors, [v.name for v in fitting if is_log_probability(*v.range)])
     for field, name in request.verifiers:
         verifier = _pick(field, "verifier", name, fitting)
         _check_needs(field, verifier, request, model)

@@ -145,8 +145,9 @@ def test_a_store_killed_is_started_again_and_loses_nothing(service: Service, cli
     job = client.submit(request)
     while client.refresh(job)["progress"]["round"] < 2:
         time.sleep(0.05)
-    (pid,) = [p for p in service.descendants() if b"valkey-server" in Path(f"/proc/{p}/cmdline").read_bytes()]
-    os.kill(pid, signal.SIGKILL)
+    children = [path.read_text().split() for path in Path(f"/proc/{service.process.pid}/task").glob("*/children")]
+    (pid,) = [p for part in children for p in part if b"valkey-server" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    os.kill(int(pid), signal.SIGKILL)
     deadline = time.monotonic() + 60
     disturbed = job
     while disturbed["status"] not in ("succeeded", "failed"):

@@ -15,8 +15,9 @@ from sitsearch.workers.jobs.base import MAX_STEPS, Schema
 Time = Annotated[float, Field(ge=0, le=1)]
 #: After this time nothing is guided: there what the data prediction is moved by weighs without bounds in the velocity.
 LATEST = 0.95
-#: Of verifiers with an upper bound, such as log-probabilities.
-BOUNDED_CLIP = 0.02
+#: Of verifiers whose score is a log-probability: about the gradient, by root mean square, where a picture of 32 x 32
+#: still lacks a nat or more. On characters guided by the classifier, 60 NFE: score -0.31 without it, -0.04 with it.
+LOG_PROBABILITY_CLIP = 0.1
 Late = Annotated[float, Field(ge=0, le=LATEST)]
 
 
@@ -33,8 +34,8 @@ class GradientOptions(Schema):
         interval: times between which steps are guided.
         every: 1 is every step.
         clip: gradients shorter than this, in score by root mean square of the data, move it proportionally less, and
-            take as much less of a step's noise; None is `BOUNDED_CLIP` of verifiers whose score has an upper bound,
-            where a gradient that is next to nothing says that there is nothing to gain, and of others 0.
+            take as much less of a step's noise; None is `LOG_PROBABILITY_CLIP` of verifiers whose score is a
+            log-probability, where one that is next to nothing says that there is nothing to gain, and 0 of others.
         views: shifted crops over which a gradient is averaged, against patterns that only the verifier sees; 0 takes
             the picture as it is.
         noise: share of a step's noise, of its variance, that the gradient takes (NoiseTilt, arXiv 2606.18066); None is

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 
+from sitsearch.workers.jobs.guides import LOG_PROBABILITY_CLIP
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.request import GenerateRequest, GuideChoice, SamplerChoice
 from sitsearch.workers.search.noise import noise_for
@@ -36,7 +38,17 @@ def with_sampler(request: GenerateRequest, default: SamplerChoice, methods: Iter
     return request.model_copy(update={"sampler": default.model_copy(update=given)})
 
 
-def with_guide(request: GenerateRequest, differentiable: Collection[str], auditors: Sequence[str]) -> GenerateRequest:
+def is_log_probability(low: float | None, high: float | None) -> bool:
+    """Whether a verifier's scores, by their bounds, are log-probabilities; None and infinity are no bound."""
+    return low in (None, -math.inf) and high == 0
+
+
+def with_guide(
+    request: GenerateRequest,
+    differentiable: Collection[str],
+    auditors: Sequence[str],
+    log_probabilities: Collection[str] = (),
+) -> GenerateRequest:
     """The request with what it leaves open about guidance filled in.
 
     A guide without a verifier follows the first of those that select which has gradients. `auto`, which chooses what it
@@ -47,6 +59,7 @@ def with_guide(request: GenerateRequest, differentiable: Collection[str], audito
         request: as it came.
         differentiable: verifiers that have gradients.
         auditors: the default ones, of those that can judge what the request asks for.
+        log_probabilities: verifiers whose scores are such, see `GradientOptions.clip`.
     """
     guide, search = request.guide, ALGORITHMS.get(request.search.algorithm)
     if request.condition.is_many or (guide is not None and not guide.enabled):
@@ -58,6 +71,8 @@ def with_guide(request: GenerateRequest, differentiable: Collection[str], audito
         guide = GuideChoice(verifier=able[0])
     elif guide is not None and guide.verifier is None and able:
         guide = guide.model_copy(update={"verifier": able[0]})
+    if guide is not None and guide.clip is None and guide.verifier in log_probabilities:
+        guide = guide.model_copy(update={"clip": LOG_PROBABILITY_CLIP})
     steered = guide is not None or getattr(search, "steers", False)
     unaudited = guide is not None and guide.unaudited
     audited = request.auditors or (default if steered and not unaudited else ())

@@ -195,7 +195,7 @@ def test_an_extended_search_goes_on_from_its_state_and_replays_to_the_same_end(n
     while proposals := run.ask():
         run.tell(evaluate(proposals, run.phase))
         log.append(run.log())
-    assert run.progress.curve[: len(before.curve)] == before.curve
+    assert run.progress.curve[: len(before.curve) - 1] == before.curve[:-1], "its last point may have moved on"
     assert before.nfe_spent < run.progress.nfe_spent <= run.progress.nfe_budget == before.nfe_budget + 200
     again = start(asked)
     again.replay(log, [extension])

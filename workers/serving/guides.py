@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 import torch
-from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 from torch import Tensor
 
 from sitsearch.workers.engine.gradients import Wanted
+from sitsearch.workers.serving.persistence import loss_of
 
 #: Calls of a pool before its replicas' deaths are the order's; the first pause between them in seconds, which doubles.
 ATTEMPTS, PAUSE = 5, 0.25
@@ -49,7 +49,7 @@ class Guides:
             raise ValueError(f"no verifier {wanted.verifier!r} to be guided by; there are {', '.join(self._verifiers)}")
         call = self._verifiers[wanted.verifier].gradients
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(RayActorError),
+            retry=retry_if_exception(lambda error: loss_of(error) is not None),
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_exponential(multiplier=PAUSE),
             reraise=True,

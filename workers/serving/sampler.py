@@ -27,10 +27,14 @@ from sitsearch.workers.jobs.offer import ModelOffer
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.search.runs.drive import Made
 from sitsearch.workers.serving.guides import Guides
+from sitsearch.workers.serving.health import Health
 from sitsearch.workers.serving.scaling import QUEUED_SECONDS
 from sitsearch.workers.settings import Settings
 
 log = logging.getLogger(__name__)
+
+#: Seconds that a forward may take.
+STILL = 900.0
 
 
 class SamplerReplica:
@@ -61,6 +65,7 @@ class SamplerReplica:
             latent_bytes=config.latent_mb * 2**20,
         )
         self._verifiers = dict(verifiers or {})
+        self._health, self._alive_at = Health(), time.monotonic()
         self._inbox: list[Callable[[], None]] = []
         self._wake = threading.Condition()
         self._queued = 0  # network rows that were ordered and are not answered for yet, as planned
@@ -90,6 +95,13 @@ class SamplerReplica:
             warm_up_seconds=round(self._warm_up, 3),
             warm_up_forwards=self._engine.warm_up_forwards,
         )
+
+    def check_health(self) -> None:
+        """Called by Serve; a replica is replaced whose device is broken, whose orders only fail, or which stands."""
+        self._health.check()
+        still = time.monotonic() - self._alive_at
+        if self._engine.busy and not self._engine.waiting and still > STILL:
+            raise RuntimeError(f"the engine has made no step for {still:.0f} s")
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve where the pool scales; see `sitsearch.workers.serving.scaling`."""
@@ -133,6 +145,7 @@ class SamplerReplica:
                 self._waiting[tickets[0]] = ended
 
         def ended(done: Done) -> None:
+            self._health.took(done.error)
             if done.error is None:
                 settle(answer.set_result, done)
             else:
@@ -190,6 +203,7 @@ class SamplerReplica:
                     actions, self._inbox = self._inbox, []
                 for action in actions:
                     action()
+                self._alive_at = time.monotonic()
                 for done in self._engine.step():
                     self._waiting.pop(done.ticket)(done)
         except Exception:

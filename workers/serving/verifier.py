@@ -19,9 +19,10 @@ from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.judge import has_features, has_gradients, judges_sets, set_scores, telling_features
 from sitsearch.workers.engine.machine import take_machine
 from sitsearch.workers.jobs.offer import VerifierOffer
+from sitsearch.workers.serving.health import Health, Watched, watched
 
 
-class VerifierReplica:
+class VerifierReplica(Watched):
     """One verifier.
 
     Args:
@@ -32,6 +33,7 @@ class VerifierReplica:
 
     def __init__(self, name: str, batch: int, models: Sequence[str] = ()) -> None:
         take_machine()
+        self.health = Health()
         self.card = verifier_card(name)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._verifier = load_verifier(name, device=self._device)
@@ -58,6 +60,11 @@ class VerifierReplica:
             options_schema=options_schema(card.kind),
         )
 
+    def check_health(self) -> None:
+        """Called by Serve; a replica that can do nothing more is replaced."""
+        self.health.check()
+
+    @watched
     def score(
         self, images: np.ndarray, conditions: Sequence[Condition], previews: np.ndarray | None = None
     ) -> list[float]:
@@ -73,6 +80,7 @@ class VerifierReplica:
         self._rate = max(self._rate, len(images) / (time.perf_counter() - begin))
         return scores
 
+    @watched
     def gradients(
         self, model: str, x: np.ndarray, conditions: Sequence[Condition], views: Sequence[tuple[int, int]]
     ) -> np.ndarray:
@@ -87,6 +95,7 @@ class VerifierReplica:
         states = torch.from_numpy(x.copy()).to(self._device)
         return self._gradients[model].of(states, conditions, views).cpu().numpy()
 
+    @watched
     def set_scores(self, images: np.ndarray, chosen: np.ndarray | None) -> tuple[list[float], np.ndarray]:
         """Scores of the set so far with each of `images [N, H, W, 3]` uint8 added alone, and the images' features.
 
@@ -99,6 +108,7 @@ class VerifierReplica:
         scores, features = set_scores(self._verifier, pictures, before)  # type: ignore[arg-type]
         return scores, features.numpy()
 
+    @watched
     def features(self, images: np.ndarray) -> list[list[float]]:
         """What tells images `[N, H, W, 3]` uint8 apart, `[N, D]`; see `telling_features`."""
         return telling_features(self._verifier, torch.from_numpy(images.copy()), batch=self._scorer.batch)

@@ -31,7 +31,7 @@ from sitsearch.workers.jobs.request import MAX_IMAGES
 HOST = "127.0.0.1"
 #: So many first candidates show what single samples look like; 20 Euler steps are 20 NFE.
 SINGLE, STEPS = 16, 20
-START_TIMEOUT, STOP_TIMEOUT = 200.0, 60.0
+START_TIMEOUT, STOP_TIMEOUT = 320.0, 60.0
 
 
 def request(prompt: str, label: str, nfe: int, seed: int, algorithm: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from sitsearch.service.client import Client
 from sitsearch.workers.jobs.processes import die_with_parent
 from sitsearch.workers.settings import Settings
 
-START_TIMEOUT = 180.0
+START_TIMEOUT = 300.0
 STOP_TIMEOUT = 30.0
 RESTART_PAUSE = 1.0
 #: Lines of a child's log that are shown when it ends while starting.

@@ -76,7 +76,7 @@ class Persistence:
         Raises:
             PoisonedOrder: the replicas that took it died, one after the other.
         """
-        ((_, answer),) = await self.divided([0], lambda _: call(), seconds, counts=False)
+        ((_, answer),) = await self.divided([0], lambda _: call(), seconds)
         return answer
 
     async def divided(
@@ -84,8 +84,6 @@ class Persistence:
         places: Sequence[int],
         call: Callable[[Sequence[int]], Awaitable[T]],
         seconds: float,
-        *,
-        counts: bool = True,
     ) -> list[tuple[Sequence[int], T]]:
         """What a call answers for some places, in one or several parts.
 
@@ -93,21 +91,20 @@ class Persistence:
             places: for which it is made.
             call: makes it for some of them.
             seconds: that it may take.
-            counts: what was lost is told.
 
         Raises:
             PoisonedOrder: the replicas that took one of the places died, one after the other.
         """
-        answer, died = await self._tried(places, call, seconds, SUSPECT, counts)
+        answer, died = await self._tried(places, call, seconds, SUSPECT)
         if not died:
             return [(places, answer)]  # type: ignore[list-item]
         async with self._suspects:
-            return await self._alone(places, call, seconds, counts)
+            return await self._alone(places, call, seconds)
 
     async def _alone(
-        self, places: Sequence[int], call: Callable[[Sequence[int]], Awaitable[T]], seconds: float, counts: bool
+        self, places: Sequence[int], call: Callable[[Sequence[int]], Awaitable[T]], seconds: float
     ) -> list[tuple[Sequence[int], T]]:
-        answer, died = await self._tried(places, call, seconds, 1 if len(places) > 1 else GUILTY, counts)
+        answer, died = await self._tried(places, call, seconds, 1 if len(places) > 1 else GUILTY)
         if not died:
             return [(places, answer)]  # type: ignore[list-item]
         if len(places) == 1:
@@ -116,8 +113,8 @@ class Persistence:
                 f"{deaths} replicas or more ended under the same order, the last {GUILTY} under it alone"
             )
         half = len(places) // 2
-        first = await self._alone(places[:half], call, seconds, counts)
-        return first + await self._alone(places[half:], call, seconds, counts)
+        first = await self._alone(places[:half], call, seconds)
+        return first + await self._alone(places[half:], call, seconds)
 
     async def _tried(
         self,
@@ -125,7 +122,6 @@ class Persistence:
         call: Callable[[Sequence[int]], Awaitable[T]],
         seconds: float,
         deaths: int,
-        counts: bool,
     ) -> tuple[T | None, bool]:
         """The answer, or whether so many replicas died; for as long as there is none, it waits."""
         pause = PAUSE
@@ -139,8 +135,7 @@ class Persistence:
                 log.warning("job %s calls again, %s: %s", self._job, loss.name.lower(), error)
             if loss is Loss.DIED:
                 deaths -= 1
-                if counts:
-                    self._lost(places)
+                self._lost(places)
                 if not deaths:
                     return None, True
             await asyncio.sleep(pause)

@@ -25,9 +25,6 @@ PER_LEASE, TRIES = 3, 15
 TOGETHER = 500
 
 
-Refused = Callable[[Claim, LeaseLost | JobCanceled], object]
-
-
 class Heartbeat:
     """Renews the leases of the claims that it is given, with a connection of its own.
 

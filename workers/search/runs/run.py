@@ -25,7 +25,6 @@ from sitsearch.workers.jobs.job import (
     Candidate,
     Choice,
     Estimate,
-    Extension,
     Phase,
     Result,
     ResultImage,
@@ -39,11 +38,12 @@ from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search import base
 from sitsearch.workers.search.base import Proposal, Search, check_told
 from sitsearch.workers.search.registry import ALGORITHMS, options_of
-from sitsearch.workers.search.runs.accounts import Accounts, WithAccounts
+from sitsearch.workers.search.runs.accounts import Accounts
 from sitsearch.workers.search.runs.audits import Audits
 from sitsearch.workers.search.runs.diversity import choose
 from sitsearch.workers.search.runs.finishing import finishing
 from sitsearch.workers.search.runs.plan import cap, make_allowance, reserved, sampling_of
+from sitsearch.workers.search.runs.replaying import Replayed
 from sitsearch.workers.search.runs.target import Aim, missed
 from sitsearch.workers.search.runs.winners import Winners
 
@@ -53,7 +53,7 @@ LARGE = 64
 SELECTING = "selecting"
 
 
-class SearchRun(WithAccounts):
+class SearchRun(Replayed):
     """Drives one algorithm over one request.
 
     Args:
@@ -206,21 +206,7 @@ class SearchRun(WithAccounts):
             choice=None if self._told else self._winners.choice,
         )
 
-    def replay(self, rounds: Iterable[Round | LoggedRound], extensions: Sequence[Extension] = ()) -> None:
-        """Bring a fresh run to where the log ends, extended where the job was.
-
-        Raises:
-            SearchError: the log has a gap, or what it says is not what this run would do.
-        """
-        for logged in rounds:
-            self.replay_one(logged, extensions)
-        self.extend_where_due(extensions)
-
-    def replay_one(self, logged: Round | LoggedRound, extensions: Sequence[Extension] = ()) -> None:
-        """Take one round of the log; see `replay`."""
-        self.extend_where_due(extensions)
-        if logged.round != self.rounds:
-            raise SearchError(f"the log has round {logged.round} where {self.rounds} was due")
+    def _take_logged(self, logged: Round | LoggedRound) -> None:
         if logged.choice is None:
             self.tell(logged.candidates if isinstance(logged, Round) else logged.candidates(self._asked_in(logged)))
         else:
@@ -417,11 +403,6 @@ class SearchRun(WithAccounts):
         if (target := self.progress.target) is not None and not target.reached:
             warnings.append(missed(target, self.progress.best_score))
         return tuple(warnings)
-
-    def extend_where_due(self, extensions: Sequence[Extension]) -> None:
-        for extension in extensions:
-            if extension.after_round == self.rounds:
-                self.extend(extension.nfe)
 
 
 def _algorithm(request: GenerateRequest, method: SamplerOffer) -> Search[Any]:

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, Unsuitable
-from sitsearch.workers.jobs.job import Candidate, Extension, Result, ResultImage, Round, StopReason
+from sitsearch.workers.jobs.job import Candidate, Result, ResultImage, Round, StopReason
 from sitsearch.workers.jobs.logged import LoggedRound
 from sitsearch.workers.jobs.offer import SamplerOffer
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.algorithms.random_search import RandomOptions
 from sitsearch.workers.search.base import Proposal, check_told
-from sitsearch.workers.search.runs.accounts import Accounts, WithAccounts
+from sitsearch.workers.search.runs.accounts import Accounts
 from sitsearch.workers.search.runs.plan import cap, sampling_of
+from sitsearch.workers.search.runs.replaying import Replayed
 
 
-class ManyRun(WithAccounts, ABC):
+class ManyRun(Replayed, ABC):
     """A run over many conditions; has the interface of `SearchRun`. What is shared by the ways to allot the budget.
 
     Args:
@@ -161,21 +162,7 @@ class ManyRun(WithAccounts, ABC):
         """The last round that was told, for the log."""
         return Round(round=self.rounds - 1, candidates=self._told)
 
-    def replay(self, rounds: Iterable[Round | LoggedRound], extensions: Sequence[Extension] = ()) -> None:
-        """Bring a fresh run to where the log ends, extended where the job was.
-
-        Raises:
-            SearchError: the log has a gap, or what it says is not what this run would do.
-        """
-        for logged in rounds:
-            self.replay_one(logged, extensions)
-        self.extend_where_due(extensions)
-
-    def replay_one(self, logged: Round | LoggedRound, extensions: Sequence[Extension] = ()) -> None:
-        """Take one round of the log; see `replay`."""
-        self.extend_where_due(extensions)
-        if logged.round != self.rounds:
-            raise SearchError(f"the log has round {logged.round} where {self.rounds} was due")
+    def _take_logged(self, logged: Round | LoggedRound) -> None:
         self.tell(logged.candidates if isinstance(logged, Round) else logged.candidates(self.ask()))
 
     def extend(self, nfe: int) -> None:
@@ -185,11 +172,6 @@ class ManyRun(WithAccounts, ABC):
             SearchError: it cannot.
         """
         raise SearchError("a search over many conditions cannot be extended unless its `allocation` is adaptive")
-
-    def extend_where_due(self, extensions: Sequence[Extension]) -> None:
-        for extension in extensions:
-            if extension.after_round == self.rounds:
-                self.extend(extension.nfe)
 
     def result(self) -> Result:
         """The set, by slot; an image's score is that of its slot's choice, its NFE what its condition took in all.

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sitsearch.models.errors import BadWeights, MissingLibrary
 from sitsearch.models.generator import Pixels
+from sitsearch.models.loading.finite import check_finite
 
 
 class LatentImages:
@@ -108,7 +109,7 @@ def load_autoencoder(
         batch, tiling: see `LatentImages`.
 
     Raises:
-        BadWeights: the folder holds no `AutoencoderKL`, or one whose weights are damaged or incomplete.
+        BadWeights: the folder holds no `AutoencoderKL`, or one whose weights are damaged, incomplete or not finite.
         MissingLibrary: diffusers is not installed.
     """
     downsampling(folder)
@@ -127,5 +128,6 @@ def load_autoencoder(
     wrong = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
     if wrong:
         raise BadWeights(f"the autoencoder in {folder} has no fit weights for {wrong[0]!r} ({len(wrong)} such)")
+    check_finite(vae.named_parameters(), Path(folder))
     vae = vae.to(device).eval().requires_grad_(False)
     return LatentImages(vae, batch=batch, tiling=tiling)

@@ -11,10 +11,12 @@ first: a card there replaces the bundled one of its name. Weights named by a car
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Self
@@ -31,7 +33,7 @@ from pydantic import (
     model_validator,
 )
 
-from sitsearch.models.checksums import check_sha256, read_sums
+from sitsearch.models.checksums import SUMS, check_sha256, read_sums, sha256_of
 from sitsearch.models.errors import BadCard, BadWeights, UnknownCard
 
 ROOT = Path(__file__).parent
@@ -111,6 +113,8 @@ class RemoteFile(BaseModel):
 
 
 _FILES = TypeAdapter(tuple[RemoteFile, ...])
+#: What a card says that changes no result.
+_FOR_PEOPLE = ("name", "title", "license", "models")
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,21 @@ class CardFile:
         noted = read_sums(self.base) if self.files else {}
         known = {file.path: file.sha256 or noted.get(file.path, "") for file in self.files}
         return {self.base / path: digest for path, digest in known.items() if digest}
+
+    def digest(self) -> str:
+        """SHA-256 of what the card says and of every file that it names, 64 hexadecimal digits.
+
+        Two deployments whose cards have the same digest sample, or score, with the same weights in the same way.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        said = {key: value for key, value in self.table.items() if key not in _FOR_PEOPLE}
+        known = self.checksums()
+        lines = [json.dumps(said, sort_keys=True)]
+        for path in sorted({path for text in _texts(said) for path in _files(self.base / text)}):
+            lines.append(f"{known.get(path) or sha256_of(path)}  {path.relative_to(self.base).as_posix()}")
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def verify(self) -> None:
         """Check every file whose SHA-256 is known.
@@ -218,6 +237,28 @@ def read_card(name: str, *, weights: Path | None = None) -> CardFile:
     bundled = ROOT if path.parent == CARDS else path.parent
     base = (weights or weights_dir()) / name if files else bundled
     return CardFile(name, path, table, files, base)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a table."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """The file, or those of the folder; none where there is nothing."""
+    try:
+        inside = path.is_dir()
+        found = path.rglob("*") if inside else [path]
+        yield from (one for one in found if one.is_file() and one.name != SUMS)
+    except OSError:  # a text too long for a name
+        return
 
 
 def reasons(error: ValidationError, *prefix: str) -> str:

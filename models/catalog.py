@@ -58,19 +58,23 @@ def load_generator(name: str, *, device: str = "cpu", dtype: torch.dtype = torch
     with files_of(card.file):
         if isinstance(network, SiTTable):
             check_pickle(path, network.sha256)
-            return SiTGenerator(
+            sit = SiTGenerator(
                 load_sit(path, network.shape, device=device, dtype=dtype),
                 interpolant=card.interpolant,
                 prediction=card.prediction,
                 guided_channels=card.guided_channels,
                 decoder=_decoder(card, device),
             )
+            sit.digest = card.file.digest()
+            return sit
     from sitsearch.models.text_to_image import load_text_to_image
 
     try:
-        return load_text_to_image(path, device=device, dtype=dtype, **network.options)
+        pipeline = load_text_to_image(path, device=device, dtype=dtype, **network.options)
     except ValueError as error:
         raise error if isinstance(error, BadWeights) else BadCard(f"the card {card.file.path}: {error}") from error
+    pipeline.digest = card.file.digest()
+    return pipeline
 
 
 def load_decoder(name: str, *, device: str = "cpu") -> Decoder:
@@ -118,4 +122,6 @@ def load_verifier(name: str, *, device: str = "cpu") -> Verifier:
             load_generator=load_generator,
         )
     card.check(verifier)
+    if card.file is not None:
+        verifier.digest = card.file.digest()
     return verifier

@@ -63,6 +63,8 @@ class Generator(Protocol):
         macs: multiply-accumulates of one forward: one network row of one sample (1 MAC = 2 FLOPs).
         decoder: the way from states to pixels.
         device: where the network is, and states are best kept.
+
+    It may have `digest`, that of the card it was loaded from, and `compiled`, whether `compile` has changed it.
     """
 
     @property
@@ -153,6 +155,9 @@ class SiTGenerator:
         interpolant, prediction, guided_channels, decoder: see `Generator`.
     """
 
+    digest = ""
+    compiled = False
+
     def __init__(
         self,
         net: SiT,
@@ -178,7 +183,8 @@ class SiTGenerator:
 
     def compile(self) -> None:
         """See `Generator.compile`."""
-        self.net = compiled(self.net, self.device)
+        net, self.net = self.net, compiled(self.net, self.device)
+        self.compiled = self.net is not net
 
     def rows(self, conditions: Sequence[Condition]) -> Rows:
         """`[B]` int64 class indices; see `Generator.rows`."""

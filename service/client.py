@@ -88,6 +88,10 @@ class Client:
         """The job's PNG files, best first."""
         return [self._call("GET", image["links"]["self"]).content for image in (job.get("result") or {})["images"]]
 
+    def log(self, job: Mapping[str, Any]) -> list[str]:
+        """The job's rounds, a JSON object each."""
+        return self._call("GET", job["links"]["log"]).text.splitlines()
+
     def cancel(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Cancel a job; one that has ended stays as it is."""
         return self._json("POST", job["links"]["cancel"])

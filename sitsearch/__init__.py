@@ -5,6 +5,7 @@ a client of the service needs neither torch nor Ray.
 
 To use a service: `Client`, `Problem`.
 To search in this process: `search`, `load_generator`, `load_verifier`, `Condition`.
+To find out whether an image is what its file says: `verify`, `Verdict`.
 To bring a verifier of one's own: `Verifier`, `SetVerifier`, `FeatureNetwork`, `ClassNetwork`, `Generator`,
 `VerifierUnavailable`, and the checks `check_images`, `check_count`, `class_indices`, `prompts_of`.
 To bring a search algorithm of one's own: `Search`, `Options`, `State`, `Scored`, `Allowance`, `Sampling`, `Proposal`,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         score_of,
     )
     from sitsearch.workers.search.sampling import Sampling
+    from sitsearch.workers.verify import Verdict, verify
 
 __all__ = [
     "Allowance",
@@ -64,6 +66,7 @@ __all__ = [
     "Search",
     "SetVerifier",
     "State",
+    "Verdict",
     "Verifier",
     "VerifierUnavailable",
     "advance",
@@ -75,6 +78,7 @@ __all__ = [
     "prompts_of",
     "score_of",
     "search",
+    "verify",
 ]
 
 #: Where each public name is defined.
@@ -86,6 +90,7 @@ _HOMES = {
         "ClassNetwork",
         "FeatureNetwork",
         "SetVerifier",
+        "Verdict",
         "Verifier",
         "check_count",
         "check_images",
@@ -99,6 +104,7 @@ _HOMES = {
     "workers.local": ("search",),
     "workers.search.base": ("Allowance", "Options", "Proposal", "Scored", "Search", "State", "advance", "score_of"),
     "workers.search.sampling": ("Sampling",),
+    "workers.verify": ("Verdict", "verify"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -22,6 +22,7 @@ from sitsearch.models.generator import Generator
 from sitsearch.models.verifiers.base import Verifier
 from sitsearch.models.verifiers.scoring import Scorer
 from sitsearch.workers.engine.engine import Engine
+from sitsearch.workers.engine.fingerprints import judge_print
 from sitsearch.workers.engine.gradients import Here
 from sitsearch.workers.engine.judge import (
     has_features,
@@ -36,6 +37,7 @@ from sitsearch.workers.engine.orders import Order, orders_of
 from sitsearch.workers.engine.trajectory import Sample, made_of
 from sitsearch.workers.errors import Unsuitable
 from sitsearch.workers.jobs.job import Candidate, Progress, Result, Usage
+from sitsearch.workers.jobs.logged import LoggedRound
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.runs.defaults import is_log_probability, with_guide, with_sampler
@@ -47,12 +49,16 @@ DEFAULT_SAMPLER = SamplerChoice()
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found: its result, how it got there, and the images `[K, H, W, 3]` uint8, best first."""
+    """What a search found: its result, how it got there, and the images `[K, H, W, 3]` uint8, best first.
+
+    `log` has its rounds, a JSON object each, for `sitsearch.verify`.
+    """
 
     result: Result
     progress: Progress
     usage: Usage
     images: Tensor
+    log: tuple[str, ...] = ()
 
 
 def search(
@@ -167,7 +173,8 @@ def run_request(
     here = _Here(engine, verifiers, request, conditions, watch)
     deadline = None if request.budget.seconds is None else time.monotonic() + request.budget.seconds
     _complete(drive(run, here, out_of_time=lambda: deadline is not None and time.monotonic() >= deadline))
-    return Found(run.result(), run.progress, run.usage, torch.stack([here.images[c.id] for c in run.best]))
+    images = torch.stack([here.images[c.id] for c in run.best])
+    return Found(run.result(), run.progress, run.usage, images, tuple(here.rounds))
 
 
 class _Here(InMemory[Tensor]):
@@ -181,7 +188,11 @@ class _Here(InMemory[Tensor]):
         conditions: Sequence[Condition],
         watch: Callable[[Run], None] | None,
     ) -> None:
-        super().__init__()
+        device = engine.generator.device
+        self.rounds: list[str] = []
+        super().__init__(
+            {name: judge_print(verifier, device=device, batch=engine.batch) for name, verifier in verifiers.items()}
+        )
         self._engine, self._request, self._conditions, self._watch = engine, request, conditions, watch
         self._scorers = {name: Scorer(verifier, batch=engine.batch) for name, verifier in verifiers.items()}
         selectors = [verifiers[name] for name in request.verifier.names]
@@ -192,7 +203,7 @@ class _Here(InMemory[Tensor]):
 
     async def make(self, proposals: Sequence[Proposal]) -> Made[Tensor]:
         orders = orders_of(proposals, self._request.sampler, self._conditions, preview=self._preview)
-        return made_of(sample_all(self._engine, orders))
+        return made_of(sample_all(self._engine, orders), by=self._engine.fingerprint)
 
     async def score(
         self, names: Sequence[str], images: Tensor, conditions: Sequence[int], previews: Tensor | None
@@ -208,8 +219,9 @@ class _Here(InMemory[Tensor]):
     async def features(self, images: Sequence[Tensor]) -> list[list[float]]:
         return telling_features(self._telling, torch.stack(list(images)), batch=self._engine.batch)
 
-    async def log(self, run: Run, fresh: Sequence[tuple[Candidate, Tensor]]) -> None:
-        await super().log(run, fresh)
+    async def log(self, run: Run, entry: LoggedRound, fresh: Sequence[tuple[Candidate, Tensor]]) -> None:
+        await super().log(run, entry, fresh)
+        self.rounds.append(entry.text)
         if self._watch is not None:
             self._watch(run)
 

@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sitsearch.models.errors import BadWeights
+from sitsearch.models.loading.finite import check_finite
 
 #: Where a training checkpoint keeps its state dicts; the first that is there is taken.
 STATE_KEYS = ("ema", "model", "state_dict")
@@ -55,10 +56,15 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             or a file of `torch.save` (any other name).
 
     Raises:
-        BadWeights: the file is missing or damaged, holds more than tensors, or holds no state dict.
+        BadWeights: the file is missing or damaged, holds more than tensors, holds no state dict, or numbers in it are
+            not finite (as training leaves them that went wrong).
     """
-    if is_pickle(path):
-        return _unpickle(path)
+    state = _unpickle(path) if is_pickle(path) else _read_safetensors(path)
+    check_finite(state.items(), path)
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for file, names in _safetensors_files(path):
         try:

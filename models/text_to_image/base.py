@@ -53,6 +53,8 @@ class TextToImage(ABC):
     guided_channels: Channels = "all"
     #: Length of the T5 tokens where `max_tokens` is None: the default of the pipeline's own `__call__`.
     default_tokens: ClassVar[int]
+    digest = ""
+    compiled = False
 
     def __init__(
         self,
@@ -165,7 +167,8 @@ class TextToImage(ABC):
 
     def compile(self) -> None:
         """Compile the transformer; see `Generator.compile`."""
-        self.net = compiled(self.net, self.device)
+        net, self.net = self.net, compiled(self.net, self.device)
+        self.compiled = self.net is not net
 
     def _embedding(self, prompt: str) -> Rows:
         """The embeddings of a prompt, from the cache if it was among the last `PROMPTS_KEPT`."""

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from sitsearch.models.errors import BadWeights, MissingLibrary
+from sitsearch.models.loading.finite import check_finite
 from sitsearch.models.text_to_image.base import TextToImage
 from sitsearch.models.text_to_image.flux import Flux
 from sitsearch.models.text_to_image.sd3 import StableDiffusion3
@@ -84,12 +85,14 @@ def _load_part(made_of: Any, folder: Path, dtype: torch.dtype) -> nn.Module:
     """A network of the pipeline.
 
     Raises:
-        BadWeights: its file lacks some of its weights, which the libraries would leave to chance with a warning.
+        BadWeights: its file lacks some of its weights, which the libraries would leave to chance with a warning, or
+            they are not finite.
     """
     net, report = made_of.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
     if missing := sorted(report["missing_keys"]):
         raise BadWeights(f"cannot load {folder}: it has no weights for {missing[0]!r} ({len(missing)} such)")
+    check_finite(net.named_parameters(), folder)
     loaded: nn.Module = net
     return loaded

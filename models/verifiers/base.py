@@ -39,12 +39,14 @@ class Verifier(Protocol):
         padded: whether `Scorer` pads its calls, so that the same picture gets the same bits for a score whatever is
             scored beside it. Not where an image costs a request of its own.
         differentiable: whether it has a `differentiable_score`.
+        digest: of the card it was loaded from, see `sitsearch.models.card_files.CardFile.digest`; empty without one.
     """
 
     needs: frozenset[Need] = frozenset()
     range: tuple[float, float] = UNBOUNDED
     padded: bool = True
     differentiable: bool = False
+    digest: str = ""
 
     def score(self, images: Tensor, conditions: Sequence[Condition], *, previews: Tensor | None = None) -> Tensor:
         """Scores of a batch.

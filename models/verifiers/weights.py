@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sitsearch.models.errors import BadWeights
 from sitsearch.models.loading.checkpoint import read_checkpoint
+from sitsearch.models.loading.finite import check_finite
 from sitsearch.models.loading.pickles import check_pickle
 from sitsearch.models.verifiers.base import Weights
 
@@ -35,7 +36,7 @@ def load_pretrained(model: Any, folder: Path, device: str) -> Any:
     """An instance of a transformers model class from a folder of its `save_pretrained`, frozen, in float32.
 
     Raises:
-        BadWeights: the weights cannot be read, or do not fit the folder's configuration, or are not all there.
+        BadWeights: the weights cannot be read, do not fit the folder's configuration, are not all there or not finite.
     """
     try:
         net, report = model.from_pretrained(
@@ -45,6 +46,7 @@ def load_pretrained(model: Any, folder: Path, device: str) -> Any:
         raise BadWeights(f"{folder} does not load: {error}") from error
     if report["missing_keys"]:
         raise BadWeights(f"{folder} lacks {sorted(report['missing_keys'])[:3]}")
+    check_finite(net.named_parameters(), folder)
     return net.to(device).float().eval().requires_grad_(False)
 
 

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from sitsearch.service.cli import models_command, verifiers_command
 from sitsearch.service.cli.searching import LOCAL, Url, err, follow, generate, out, plan
+from sitsearch.service.cli.verify_command import verify
 from sitsearch.service.client import Client, Problem
 from sitsearch.workers.errors import SitsearchError
 from sitsearch.workers.jobs.request import Condition
@@ -21,7 +22,7 @@ from sitsearch.workers.settings import settings
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Spend inference-time compute on better images.")
 app.add_typer(models_command.app, name="models")
 app.add_typer(verifiers_command.app, name="verifiers")
-for name, command in (("generate", generate), ("search", generate), ("plan", plan)):
+for name, command in (("generate", generate), ("search", generate), ("plan", plan), ("verify", verify)):
     app.command(name)(command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,15 +11,17 @@ import torch
 from pydantic import ValidationError
 
 from sitsearch.models.catalog import ModelCard, load_generator, load_verifier, model_card, verifier_card
-from sitsearch.models.condition import Condition
 from sitsearch.models.verifiers.base import Verifier
 from sitsearch.service.client import Problem
 from sitsearch.workers.engine.engine import Engine
 from sitsearch.workers.engine.judge import has_gradients
 from sitsearch.workers.engine.machine import network_dtype, take_machine
 from sitsearch.workers.engine.offers import METHODS
+from sitsearch.workers.engine.orders import conditions_of
 from sitsearch.workers.errors import SitsearchError
 from sitsearch.workers.jobs.images import encode_png
+from sitsearch.workers.jobs.job import Job
+from sitsearch.workers.jobs.proof import with_proof
 from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.local import run_request
 from sitsearch.workers.search.runs.defaults import class_index, is_log_probability, with_guide, with_sampler
@@ -28,7 +31,7 @@ from sitsearch.workers.settings import settings
 
 def search_here(
     body: dict[str, Any], *, watch: Callable[[dict[str, Any]], None]
-) -> tuple[str, dict[str, Any], list[bytes]]:
+) -> tuple[str, dict[str, Any], list[bytes], tuple[str, ...]]:
     """Run the request `body` in this process.
 
     Args:
@@ -36,7 +39,7 @@ def search_here(
         watch: shown the job's state after every round.
 
     Returns:
-        A name for the search, its record in the form of a job's, and the PNG files, best first.
+        A name for the search, its record in the form of a job's, the PNG files, best first, and its log's rounds.
 
     Raises:
         Problem: the request is refused, for the same reasons as by the service.
@@ -53,7 +56,7 @@ def search_here(
 
 def _search(
     request: GenerateRequest, watch: Callable[[dict[str, Any]], None]
-) -> tuple[str, dict[str, Any], list[bytes]]:
+) -> tuple[str, dict[str, Any], list[bytes], tuple[str, ...]]:
     card, config = model_card(request.model), settings()
     request = with_sampler(request, SamplerChoice(**card.sampler), METHODS.values())
     take_machine()
@@ -63,6 +66,7 @@ def _search(
     logs = [name for name, verifier in verifiers.items() if is_log_probability(*verifier.range)]
     request = with_guide(request, able, tuple(auditing), logs)
     verifiers = auditing | verifiers
+    indices = _class_indices(request, card)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = load_generator(request.model, device=device, dtype=network_dtype(config.dtype, device))
 
@@ -73,7 +77,7 @@ def _search(
         Engine(generator, batch=config.batch, deterministic=config.deterministic),
         verifiers,
         request,
-        conditions=_conditions(request, card),
+        conditions=conditions_of(request, indices, card.classes, card.template),
         watch=show,
     )
     record = {
@@ -82,8 +86,11 @@ def _search(
         "progress": found.progress.model_dump(mode="json"),
         "usage": found.usage.model_dump(mode="json"),
     }
+    job = Job(id=uuid.uuid4().hex, request=request, class_indices=indices, created_at=time.time())
     best = zip(found.images.numpy(), found.result.images, strict=True)
-    return uuid.uuid4().hex, record, [encode_png(image, ranked.candidate) for image, ranked in best]
+    pngs = [encode_png(image, ranked.candidate) for image, ranked in best]
+    proven = [with_proof(png, rank, found.result, job) for rank, png in enumerate(pngs)]
+    return job.id, record, proven, found.log
 
 
 def _auditors(request: GenerateRequest, names: Sequence[str]) -> dict[str, Verifier]:
@@ -94,18 +101,19 @@ def _auditors(request: GenerateRequest, names: Sequence[str]) -> dict[str, Verif
     return {name: verifier for name, verifier in found.items() if not verifier.needs & lacking}
 
 
-def _conditions(request: GenerateRequest, card: ModelCard) -> list[Condition]:
-    """What is asked for, classes by their names or indices.
+def _class_indices(request: GenerateRequest, card: ModelCard) -> tuple[int, ...]:
+    """Of the classes that are asked for, by their names or indices; none where prompts are.
 
     Raises:
         ValueError: the model has no such class.
     """
-    conditions = []
+    indices = []
     for place, one in enumerate(request.condition.each):
-        index = None if one.class_ is None else class_index(one.class_, card.classes)
-        if one.class_ is not None and index is None:
+        if one.class_ is None:
+            continue
+        index = class_index(one.class_, card.classes)
+        if index is None:
             field = request.condition.field(place, "class")
             raise ValueError(f"{field}: no class {one.class_!r} (allowed: {', '.join(card.classes)})")
-        text = one.prompt if index is None else one.prompt or card.template.format(card.classes[index])
-        conditions.append(Condition(class_index=index, prompt=text))
-    return conditions
+        indices.append(index)
+    return tuple(indices)

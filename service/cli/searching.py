@@ -29,13 +29,17 @@ def generate(
     local: Annotated[bool, typer.Option("--local", help="search in this process, without a service")] = False,
     url: Url = LOCAL,
 ) -> None:
-    """Search for the best image that the budget buys; saves `<job>-<rank>.png` and `<job>.json`."""
+    """Search for the best image that the budget buys; saves `<job>-<rank>.png` and `<job>.json`.
+
+    With `--local`, `<job>.log` has its rounds, for `sitsearch verify`.
+    """
     if local:
         from sitsearch.service.cli.local import search_here
 
         with bar_of(unit_of(request["budget"])) as show:
-            name, record, images = search_here(request, watch=show)
+            name, record, images, rounds = search_here(request, watch=show)
         store(save, name, record, images)
+        (save / f"{name}.log").write_text("".join(f"{entry}\n" for entry in rounds))
         return
     with Client(url) as client:
         follow(client, client.submit(request), save)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from sitsearch.service.gateway import sse
@@ -26,6 +27,7 @@ from sitsearch.service.gateway.views import JobsView, JobView, PageLinks, job_vi
 from sitsearch.workers.jobs.errors import UnknownJob
 from sitsearch.workers.jobs.job import Job, Progress, Status
 from sitsearch.workers.jobs.offer import AlgorithmOffer, ModelOffer, Offer, VerifierOffer
+from sitsearch.workers.jobs.proof import with_proof
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.jobs.store.records import Snapshot, event_order
@@ -259,6 +261,9 @@ async def image(
     png = await context.store.image(job_id, candidates[int(rank)])
     if png is None:
         raise ImageExpired("images are kept for a time only; the candidate's recipe makes it again")
+    result = snapshot.job.result
+    if result is not None and candidates == tuple(image.candidate.id for image in result.images):
+        png = with_proof(png, int(rank), result, snapshot.job)
     tag = f'"{hashlib.sha256(png).hexdigest()[:32]}"'
     caching = "private, max-age=86400, immutable" if snapshot.job.status.terminal else "no-cache"
     headers = {"ETag": tag, "Cache-Control": caching}
@@ -266,6 +271,23 @@ async def image(
     if tag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return Response(png, media_type="image/png", headers=headers)
+
+
+@router.get(
+    "/jobs/{job_id}/log",
+    tags=["jobs"],
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {}}}},
+)
+async def rounds(job_id: str, context: Ctx) -> StreamingResponse:
+    """The job's rounds so far, one JSON object a line: what `sitsearch verify` runs the search again by."""
+    await context.snapshot(job_id)
+
+    async def lines() -> AsyncIterator[str]:
+        async for entry in context.store.rounds(job_id):
+            yield entry.text + "\n"
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
 @router.post("/jobs/{job_id}/cancel", tags=["jobs"])

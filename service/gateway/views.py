@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field
 
 from sitsearch.workers.jobs.base import Schema
-from sitsearch.workers.jobs.job import Choice, JobError, Progress, ResultImage, Status, StopReason, Usage
+from sitsearch.workers.jobs.fingerprint import Origin
+from sitsearch.workers.jobs.job import Choice, JobError, LogDigest, Progress, ResultImage, Status, StopReason, Usage
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.jobs.store.records import Snapshot
 
@@ -29,6 +30,7 @@ class JobLinks(SelfLink):
     cancel: str
     extend: str
     resume: str
+    log: str
     images: tuple[str, ...]
 
 
@@ -48,6 +50,8 @@ class ResultView(View):
     warnings: tuple[str, ...]
     choice: Choice | None
     hacking: tuple[str, ...] | None
+    origins: tuple[Origin, ...]
+    log: LogDigest | None
 
 
 class JobView(View):
@@ -115,6 +119,8 @@ def job_view(snapshot: Snapshot, root: str) -> JobView:
             warnings=job.result.warnings,
             choice=job.result.choice,
             hacking=job.result.hacking,
+            origins=job.result.origins,
+            log=job.result.log,
         )
     return JobView(
         id=job.id,
@@ -135,6 +141,7 @@ def job_view(snapshot: Snapshot, root: str) -> JobView:
             cancel=f"{self_}/cancel",
             extend=f"{self_}/extend",
             resume=f"{self_}/resume",
+            log=f"{self_}/log",
             images=tuple(image_link(rank) for rank in range(len(ranked(snapshot)))),
         ),
     )

@@ -30,6 +30,9 @@ def test_generate_saves_the_images_and_the_record(service: Service, tmp_path: Pa
     assert job["status"] == "succeeded" and job["progress"]["nfe_spent"] == 48
     assert [Image.open(tmp_path / f"{job['id']}-{rank}.png").size for rank in (0, 1)] == [(32, 32)] * 2
     assert "6 candidates, 48 NFE, 96 forwards" in done.stdout
+    verified = sitsearch(service, "verify", str(tmp_path / f"{job['id']}-0.png"), "--spot", "3")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "every pixel is the same" in verified.stdout and "3 candidates made and scored again" in verified.stdout
     assert job["id"] in sitsearch(service, "status").stdout
     assert json.loads(sitsearch(service, "status", job["id"]).stdout)["id"] == job["id"]
     assert "succeeded" in sitsearch(service, "cancel", job["id"]).stdout

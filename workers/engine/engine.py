@@ -23,6 +23,7 @@ import torch
 from sitsearch.models.generator import Generator
 from sitsearch.workers.engine.cohort import Cohort
 from sitsearch.workers.engine.decoding import Decoding
+from sitsearch.workers.engine.fingerprints import fingerprint_of
 from sitsearch.workers.engine.forwards import Forwards, filling
 from sitsearch.workers.engine.gradients import Gradients, Source
 from sitsearch.workers.engine.latents import Latents, Node, keys
@@ -74,6 +75,7 @@ class Engine:
         warm_up_forwards: network rows of warm-up, and of trying out sizes.
         latents: the states midway that are at hand.
         live: bytes of the states under way.
+        fingerprint: what the bits of its samples depend on.
 
     Raises:
         ValueError: `batch` is less than 2, or the largest bucket is not `batch`.
@@ -96,6 +98,7 @@ class Engine:
         if buckets and max(buckets) != batch:
             raise ValueError(f"the largest bucket must be the batch, {batch}, not {max(buckets)}")
         self.generator, self.batch, self.deterministic = generator, batch, deterministic
+        self.fingerprint = fingerprint_of(generator, batch=batch, deterministic=deterministic)
         self._forwards = Forwards(generator, batch, deterministic=deterministic, buckets=buckets)
         self.latents, self.live = Latents(latent_bytes), 0
         self._live_bytes = free_memory(generator.device) // LIVE_SHARE if live_bytes is None else live_bytes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sitsearch.models.condition import Condition
 from sitsearch.workers.jobs.recipe import Recipe, Reference
-from sitsearch.workers.jobs.request import SamplerChoice
+from sitsearch.workers.jobs.request import GenerateRequest, SamplerChoice
 from sitsearch.workers.search.base import Proposal
 
 
@@ -31,6 +31,25 @@ class Order:
     preview: bool = False
     revisited: bool = False
     references: tuple[Reference, ...] = ()
+
+
+def conditions_of(
+    request: GenerateRequest, class_indices: Sequence[int], classes: Sequence[str], template: str | None
+) -> list[Condition]:
+    """What a request asks for; a class without a prompt has the text that the model's template makes of its name.
+
+    Args:
+        request: the request.
+        class_indices: of its classes, in order; empty where it asks by prompts.
+        classes, template: of its model.
+    """
+    asked = request.condition.each
+    if not class_indices:
+        return [Condition(prompt=one.prompt) for one in asked]
+    return [
+        Condition(index, one.prompt or (template or "{}").format(classes[index]))
+        for index, one in zip(class_indices, asked, strict=True)
+    ]
 
 
 def orders_of(

@@ -20,6 +20,7 @@ from sitsearch.workers.engine.guiding import GradientGuiding, Guiding, Lookahead
 from sitsearch.workers.engine.latents import Latents, Node
 from sitsearch.workers.engine.offers import METHODS
 from sitsearch.workers.engine.orders import Order
+from sitsearch.workers.jobs.fingerprint import Fingerprint
 from sitsearch.workers.jobs.guides import Gradient
 from sitsearch.workers.jobs.recipe import Blend, Integrate, Neighbor, Op, Renoise
 from sitsearch.workers.jobs.request import SamplerChoice
@@ -54,8 +55,8 @@ class Sample:
     gradients_again: int = 0
 
 
-def made_of(samples: Sequence[Sample]) -> Made[Tensor]:
-    """Samples as what came of a round's proposals."""
+def made_of(samples: Sequence[Sample], by: Fingerprint | None = None) -> Made[Tensor]:
+    """Samples as what came of a round's proposals; `by` is what made them, if it is to be known."""
     previews = [sample.preview for sample in samples if sample.preview is not None]
     return Made(
         images=torch.stack([sample.image for sample in samples]),
@@ -67,6 +68,7 @@ def made_of(samples: Sequence[Sample]) -> Made[Tensor]:
         gradients=[sample.gradients for sample in samples],
         gradients_again=sum(sample.gradients_again for sample in samples),
         broken=[sample.broken for sample in samples],
+        by=() if by is None else (by,),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sitsearch.workers.jobs.base import Count, Schema
+from sitsearch.workers.jobs.fingerprint import Origin
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import MAX_NFE, GenerateRequest
 
@@ -59,7 +60,8 @@ class Round(Schema):
     """One ask and its tell, as it stands in the round log; `audits` are of the best candidate so far.
 
     `baseline` is what the auditors say of some of the round's candidates, with which winners are compared.
-    A diverse result's `choice` has an entry of its own, without candidates.
+    A diverse result's `choice` has an entry of its own, without candidates. `origin` says what made the round, unless
+    it is what made the round before.
     """
 
     round: Annotated[int, Field(ge=0)]
@@ -67,6 +69,7 @@ class Round(Schema):
     audits: dict[str, float] | None = None
     baseline: tuple[dict[str, float], ...] = Field((), exclude_if=lambda baseline: not baseline)
     choice: Choice | None = Field(None, exclude_if=lambda choice: choice is None)
+    origin: Origin | None = Field(None, exclude_if=lambda origin: origin is None)
 
 
 class Status(StrEnum):
@@ -200,6 +203,13 @@ class ResultImage(Schema):
     estimate: Estimate | None = None
 
 
+class LogDigest(Schema):
+    """The tree hash (`sitsearch.workers.jobs.merkle`) of a job's first `rounds` logged rounds."""
+
+    root: str
+    rounds: int
+
+
 class Result(Schema):
     """The answer of a finished search.
 
@@ -212,6 +222,8 @@ class Result(Schema):
         stopped_by: what ended it.
         warnings: where the images are not what was asked for, in sentences.
         choice: how a diverse result was chosen; None where the images are the best by score.
+        origins: what made the rounds, in the order in which it came to be; one unless something changed on the way.
+        log: the rounds that led to it.
     """
 
     images: tuple[ResultImage, ...]
@@ -221,6 +233,8 @@ class Result(Schema):
     stopped_by: StopReason
     warnings: tuple[str, ...] = ()
     choice: Choice | None = None
+    origins: tuple[Origin, ...] = ()
+    log: LogDigest | None = None
 
 
 class JobError(Schema):

@@ -11,11 +11,12 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Protocol
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from sitsearch.workers.errors import SearchError
 from sitsearch.workers.jobs.base import Schema
 from sitsearch.workers.jobs.errors import UnreadableRecord
+from sitsearch.workers.jobs.fingerprint import Origin
 from sitsearch.workers.jobs.job import Candidate, Choice, Phase, Round
 from sitsearch.workers.jobs.lenient import read
 from sitsearch.workers.jobs.recipe import Recipe
@@ -40,7 +41,7 @@ class LoggedRound(Schema):
     """A `Round` without what asking again tells; a column each for what its candidates took and scored.
 
     Attributes:
-        round, audits, baseline, choice: see `Round`.
+        round, audits, baseline, choice, origin: see `Round`.
         phase: of all candidates.
         asked: `digest` of their recipes.
         nfe, forwards: of each candidate.
@@ -61,6 +62,17 @@ class LoggedRound(Schema):
     audits: dict[str, float] | None = Field(None, exclude_if=lambda audits: audits is None)
     baseline: tuple[dict[str, float], ...] = Field((), exclude_if=lambda baseline: not baseline)
     choice: Choice | None = Field(None, exclude_if=lambda choice: choice is None)
+    origin: Origin | None = Field(None, exclude_if=lambda origin: origin is None)
+    _text: str | None = PrivateAttr(None)
+
+    @property
+    def text(self) -> str:
+        """Its JSON; of a round that was read, as it was written, with what this version does not know."""
+        return self._text or self.model_dump_json()
+
+    def __eq__(self, other: object) -> bool:
+        """They say the same, however it was written."""
+        return isinstance(other, LoggedRound) and self.__dict__ == other.__dict__
 
     def candidates(self, proposals: Sequence[Proposed]) -> tuple[Candidate, ...]:
         """The round's candidates.
@@ -111,6 +123,7 @@ def logged(round: Round) -> LoggedRound:
         audits=round.audits,
         baseline=round.baseline,
         choice=round.choice,
+        origin=round.origin,
     )
 
 
@@ -122,7 +135,21 @@ def digest(recipes: Iterable[Recipe]) -> str:
 
 def pack(round: LoggedRound) -> bytes:
     """A round's bytes in the log; the same for the same round."""
-    return zlib.compress(round.model_dump_json().encode(), LEVEL)
+    return zlib.compress(round.text.encode(), LEVEL)
+
+
+def parse(text: str) -> LoggedRound:
+    """The round of its JSON.
+
+    Raises:
+        UnreadableRecord: it is none.
+    """
+    try:
+        round = read(LoggedRound, text)
+    except (ValidationError, ValueError) as error:
+        raise UnreadableRecord(f"a round of the log cannot be read: {error}") from error
+    round._text = text
+    return round
 
 
 def unpack(packed: bytes) -> LoggedRound:
@@ -136,6 +163,6 @@ def unpack(packed: bytes) -> LoggedRound:
     try:
         if packed[:1] == b"{":
             return logged(read(Round, packed))
-        return read(LoggedRound, zlib.decompress(packed))
+        return parse(zlib.decompress(packed).decode())
     except (ValidationError, ValueError, zlib.error) as error:
         raise UnreadableRecord(f"a round of the log cannot be read: {error}") from error

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import StrictBool
 
 from sitsearch.workers.jobs.base import Schema
+from sitsearch.workers.jobs.fingerprint import Fingerprint
 from sitsearch.workers.jobs.request import SamplerChoice
 
 
@@ -35,7 +36,8 @@ class ModelOffer(Schema):
     """A model that can be sampled here; `template` makes a text of a class name, for verifiers that read text.
 
     `forwards_per_second` was measured when the sampler came up: full batches, of one replica. That warm-up took
-    `warm_up_seconds`, compilation included, and `warm_up_forwards` rows, which are counted nowhere else.
+    `warm_up_seconds`, compilation included, and `warm_up_forwards` rows, which are counted nowhere else. `fingerprint`
+    is that replica's.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ModelOffer(Schema):
     forwards_per_second: float | None = None
     warm_up_seconds: float | None = None
     warm_up_forwards: int | None = None
+    fingerprint: Fingerprint | None = None
 
 
 class VerifierOffer(Schema):
@@ -58,7 +61,7 @@ class VerifierOffer(Schema):
 
     One of `sets` judges a candidate by the set of images that it would join; one with `features` tells how far apart
     images are; one that is `differentiable` can guide. `models` empty means all. The schema tells what a card may set;
-    requests set none of it.
+    requests set none of it. `fingerprint` is that of one replica.
     """
 
     name: str
@@ -71,6 +74,7 @@ class VerifierOffer(Schema):
     features: bool = False
     differentiable: bool = False
     options_schema: dict[str, Any] | None = None
+    fingerprint: Fingerprint | None = None
 
 
 class AlgorithmOffer(Schema):

@@ -41,4 +41,5 @@ def in_order(parts: Sequence[Made[np.ndarray]], places: Sequence[int]) -> Made[n
         gradients_again=sum(part.gradients_again for part in parts),
         states=np.concatenate(states)[order] if states else None,
         broken=[broken[i] for i in order],
+        by=tuple(dict.fromkeys(one for part in parts for one in part.by)),
     )

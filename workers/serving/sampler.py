@@ -94,6 +94,7 @@ class SamplerReplica:
             forwards_per_second=round(self._rows_per_second, 1),
             warm_up_seconds=round(self._warm_up, 3),
             warm_up_forwards=self._engine.warm_up_forwards,
+            fingerprint=self._engine.fingerprint,
         )
 
     def check_health(self) -> None:
@@ -166,7 +167,7 @@ class SamplerReplica:
             raise
         finally:
             self._queued -= planned
-        made = made_of(done.samples)
+        made = made_of(done.samples, by=self._engine.fingerprint)
         return Made(
             images=made.images.numpy(),
             nfe=made.nfe,
@@ -177,6 +178,7 @@ class SamplerReplica:
             gradients=made.gradients,
             gradients_again=made.gradients_again,
             broken=made.broken,
+            by=made.by,
             states=None if lent is None else torch.stack([sample.x.cpu() for sample in done.samples]).numpy(),
         )
 

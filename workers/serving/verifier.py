@@ -16,6 +16,7 @@ from sitsearch.models.verifiers.base import Need
 from sitsearch.models.verifiers.gradients import Gradients
 from sitsearch.models.verifiers.registry import options_schema
 from sitsearch.models.verifiers.scoring import Scorer
+from sitsearch.workers.engine.fingerprints import judge_print
 from sitsearch.workers.engine.judge import has_features, has_gradients, judges_sets, set_scores, telling_features
 from sitsearch.workers.engine.machine import take_machine
 from sitsearch.workers.jobs.offer import VerifierOffer
@@ -58,6 +59,7 @@ class VerifierReplica(Watched):
             differentiable=has_gradients(self._verifier),
             images_per_second=round(self._rate, 1) or None,
             options_schema=options_schema(card.kind),
+            fingerprint=judge_print(self._verifier, device=self._device, batch=self._scorer.batch),
         )
 
     def check_health(self) -> None:

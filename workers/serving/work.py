@@ -15,12 +15,12 @@ import numpy as np
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
-from sitsearch.models.condition import Condition
 from sitsearch.models.verifiers.errors import VerifierUnavailable
-from sitsearch.workers.engine.orders import orders_of
+from sitsearch.workers.engine.orders import conditions_of, orders_of
 from sitsearch.workers.errors import SearchError, UnknownName
 from sitsearch.workers.jobs.images import decode_png, encode_png
 from sitsearch.workers.jobs.job import Candidate, Job, Result, StopReason, Usage
+from sitsearch.workers.jobs.logged import LoggedRound
 from sitsearch.workers.jobs.offer import ModelOffer, Offer, SamplerOffer, VerifierOffer
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.store import Claim, JobStore
@@ -102,7 +102,8 @@ class Work(Executor[np.ndarray]):
         self._job, request = claim.job, claim.job.request
         self._model = pools.model(request.model)
         self._selectors = [pools.verifier(name) for name in request.verifier.names]
-        self._conditions = conditions_of(claim.job, self._model)
+        model = self._model
+        self._conditions = conditions_of(request, claim.job.class_indices, model.classes, model.template)
         self._preview = any("preview" in verifier.needs for verifier in self._selectors)
         self._slots, self._wasted = Slots(pools.slots), _Wasted(claim.job)
         self._steers = getattr(ALGORITHMS[request.search.algorithm], "steers", False)
@@ -111,6 +112,8 @@ class Work(Executor[np.ndarray]):
         self._deadline: float | None = None  # of `time.monotonic`
         self._run: Run | None = None
         self.sets = request.condition.is_many and self._selectors[0].sets
+        offered = {verifier.name: verifier.fingerprint for verifier in pools.offer.verifiers}
+        self.judges = {name: print for name, print in offered.items() if print is not None}
 
     async def search(self) -> tuple[Result, Usage]:
         """Search from where the job's log ends; its result and usage.
@@ -126,8 +129,8 @@ class Work(Executor[np.ndarray]):
         method = _named("sampling method", job.request.sampler.method, self._model.samplers)
         run = self._run = start_run(job.request, method, self._model.samplers)
         begin = time.monotonic()
-        async for logged in self._store.rounds(job.id):
-            run.replay_one(logged, job.extensions)
+        async for entry in self._store.rounds(job.id):
+            run.replay_one(entry, job.extensions)
             if time.monotonic() - begin > SLICE:
                 await asyncio.sleep(0)
                 begin = time.monotonic()
@@ -242,18 +245,17 @@ class Work(Executor[np.ndarray]):
             images.append(decode_png(png))
         return images
 
-    async def log(self, run: Run, fresh: Sequence[tuple[Candidate, np.ndarray]]) -> None:
+    async def log(self, run: Run, entry: LoggedRound, fresh: Sequence[tuple[Candidate, np.ndarray]]) -> None:
         """See `Executor.log`.
 
         Raises:
             Drained: it is logged, and another coordinator is to go on.
         """
-        logged = run.log()
         images = await _encoded(fresh)
         await patiently(
             lambda: self._store.append_round(
                 self._claim,
-                logged,
+                entry,
                 progress=run.progress,
                 usage=self._wasted.added_to(run.usage),
                 images=images,
@@ -261,7 +263,7 @@ class Work(Executor[np.ndarray]):
             ),
             f"job {self._job.id}",
         )
-        self._told(logged.candidates)
+        self._told(run.log().candidates)
         if self._draining:
             raise Drained
 
@@ -307,17 +309,6 @@ def _named(kind: str, name: str, offers: Sequence[Named]) -> Named:
         if offer.name == name:
             return offer
     raise UnknownName(kind, name, [offer.name for offer in offers])
-
-
-def conditions_of(job: Job, model: ModelOffer) -> list[Condition]:
-    """What the job asks for; a class without a prompt has the text that the model's card makes of its name."""
-    asked, template = job.request.condition.each, model.template or "{}"
-    if not job.class_indices:
-        return [Condition(prompt=one.prompt) for one in asked]
-    return [
-        Condition(index, one.prompt or template.format(model.classes[index]))
-        for index, one in zip(job.class_indices, asked, strict=True)
-    ]
 
 
 class _Wasted:

@@ -16,15 +16,27 @@ from fastapi import routing
 from fastapi.sse import KEEPALIVE_COMMENT
 
 from sitsearch.service.gateway.views import job_view, ranked
+from sitsearch.workers.engine.orders import conditions_of
+from sitsearch.workers.jobs.chunks import texts
 from sitsearch.workers.jobs.embedded import EmbeddedValkey
 from sitsearch.workers.jobs.job import JobError, Status, Usage
+from sitsearch.workers.jobs.logged import parse
+from sitsearch.workers.jobs.proof import proof_in
 from sitsearch.workers.jobs.request import SamplerChoice
 from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.jobs.store.records import Snapshot
-from sitsearch.workers.serving.work import conditions_of
 from sitsearch.workers.settings import Settings
 from tests.service.gateway.conftest import OFFER, body, problem, serving
-from tests.workers.jobs.store.makers import PNG, claimed, log_round, make_job, make_request, make_result, succeeded
+from tests.workers.jobs.store.makers import (
+    claimed,
+    log_round,
+    logged_rounds,
+    make_job,
+    make_request,
+    make_result,
+    png_of,
+    succeeded,
+)
 
 
 async def test_a_submitted_job_is_queued_and_found_by_its_links(http: httpx.AsyncClient, store: JobStore) -> None:
@@ -64,7 +76,7 @@ async def test_many_prompts_go_to_a_model_that_draws_them(http: httpx.AsyncClien
     job = (await http.post("/generate", json=asked)).json()
     stored = await store.get(job["id"])
     assert stored is not None and stored.class_indices == ()
-    conditions = conditions_of(stored, OFFER.models[1])
+    conditions = conditions_of(stored.request, stored.class_indices, OFFER.models[1].classes, OFFER.models[1].template)
     assert [condition.prompt for condition in conditions] == ["a fox", "a hen"]
     plan = (await http.post("/generate?dry_run=true", json=asked | {"allocation": "adaptive"})).json()["plan"]
     assert (plan["candidates"], plan["nfe"]["search"], plan["exact"]) == (40, 400, True)
@@ -132,7 +144,9 @@ async def test_a_finished_job_shows_result_usage_and_image_links(http: httpx.Asy
     (image,) = job["result"]["images"]
     assert [image["links"]["self"]] == job["links"]["images"]
     answer = await http.get(image["links"]["self"])
-    assert answer.content == PNG + b"0-0" and answer.headers["content-type"] == "image/png"
+    assert texts(answer.content)["candidate"] == "0-0" and answer.headers["content-type"] == "image/png"
+    proof = proof_in(answer.content)
+    assert (proof.job, proof.rank, proof.candidate.id, proof.request) == (done.id, 0, "0-0", done.request)
     assert "immutable" in answer.headers["cache-control"]
     again = await http.get(image["links"]["self"], headers={"If-None-Match": f'"x", {answer.headers["etag"]}'})
     assert (again.status_code, again.content) == (304, b"")
@@ -145,8 +159,18 @@ async def test_a_running_job_serves_its_best_images_so_far(http: httpx.AsyncClie
     job = (await http.get(f"/jobs/{claim.job.id}")).json()
     assert job["status"] == "running" and job["progress"]["round"] == 2
     answers = [await http.get(link) for link in job["links"]["images"]]
-    assert [answer.content for answer in answers] == [PNG + b"1-0", PNG + b"0-0"]
+    assert [answer.content for answer in answers] == [png_of("1-0"), png_of("0-0")]
     assert answers[0].headers["cache-control"] == "no-cache"
+
+
+async def test_the_log_is_a_round_a_line(http: httpx.AsyncClient, store: JobStore) -> None:
+    claim = await claimed(store)
+    for index in range(3):
+        await log_round(store, claim, index)
+    answer = await http.get((await http.get(f"/jobs/{claim.job.id}")).json()["links"]["log"])
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert [parse(line) for line in answer.text.splitlines()] == await logged_rounds(store, claim.job.id)
+    problem(await http.get("/jobs/x/log"), 404, "unknown-job")
 
 
 @pytest.mark.parametrize("rank", ["1", "-1", "x", "9" * 50, "\u0660", "0.0", "%00"])

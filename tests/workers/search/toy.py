@@ -96,4 +96,5 @@ def finish(run: SearchRun) -> SearchRun:
     """Drive a run to its end."""
     while proposals := run.ask():
         run.tell(evaluate(proposals, run.phase))
+        run.seal()
     return run

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Seque
 from typing import Any, cast
 
 from sitsearch.workers.jobs.errors import RoundOutOfOrder
-from sitsearch.workers.jobs.job import Progress, Round, Usage
-from sitsearch.workers.jobs.logged import LoggedRound, logged, pack, unpack
+from sitsearch.workers.jobs.job import Progress, Usage
+from sitsearch.workers.jobs.logged import LoggedRound, pack, unpack
 from sitsearch.workers.jobs.store.connection import Connection, reachable
 from sitsearch.workers.jobs.store.records import Claim, to_json
 
@@ -38,7 +38,7 @@ class Rounds(Connection):
     async def append_round(
         self,
         claim: Claim,
-        round: Round,
+        round: LoggedRound,
         *,
         progress: Progress,
         usage: Usage,
@@ -68,7 +68,7 @@ class Rounds(Connection):
             claim.token,
             lease=self.settings.lease,
             index=round.round,
-            texts=[pack(logged(round)), to_json(scalars), to_json(usage), to_json(best), to_json(event)],
+            texts=[pack(round), to_json(scalars), to_json(usage), to_json(best), to_json(event)],
             point=b"" if point is None else to_json(point),
             points=len(progress.curve),
             keep=best,

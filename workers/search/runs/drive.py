@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from sitsearch.workers.errors import Unsuitable, VerifierInvalid
+from sitsearch.workers.jobs.fingerprint import Fingerprint, Origin
 from sitsearch.workers.jobs.job import Candidate
+from sitsearch.workers.jobs.logged import LoggedRound
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.runs.run import SearchRun
 from sitsearch.workers.search.runs.sets import ManyRun
@@ -42,6 +44,7 @@ class Made(Generic[A]):
         gradients_again: as `nfe_again`.
         states: `[N, C, H, W]` float32, of those that may guide others, where an executor hands them on.
         broken: of each whether its state is not finite; empty if none is.
+        by: what made them; each kind of replica once.
     """
 
     images: A
@@ -54,6 +57,7 @@ class Made(Generic[A]):
     gradients_again: int = 0
     states: A | None = None
     broken: Sequence[bool] = ()
+    by: Sequence[Fingerprint] = ()
 
 
 class OutOfTime(Exception):
@@ -65,9 +69,11 @@ class Executor(Protocol[A]):
 
     Attributes:
         sets: the selecting verifier judges a candidate by the set that it would join.
+        judges: what the verifiers' scores depend on, by their names, as far as it is known.
     """
 
     sets: bool
+    judges: Mapping[str, Fingerprint]
 
     async def make(self, proposals: Sequence[Proposal]) -> Made[A]:
         """Sample proposals.
@@ -99,8 +105,8 @@ class Executor(Protocol[A]):
             SearchError: one is gone.
         """
 
-    async def log(self, run: Run, fresh: Sequence[tuple[Candidate, A]]) -> None:
-        """A round is told: keep `run.log()`, and of the images those of `run.kept`; `fresh` are the new among them."""
+    async def log(self, run: Run, entry: LoggedRound, fresh: Sequence[tuple[Candidate, A]]) -> None:
+        """A round is told: keep its entry, and of the images those of `run.kept`; `fresh` are the new among them."""
 
 
 class InMemory(Executor[A]):
@@ -110,14 +116,15 @@ class InMemory(Executor[A]):
         images: of `run.kept`, by candidate id.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, judges: Mapping[str, Fingerprint] | None = None) -> None:
         self.images: dict[str, A] = {}
+        self.judges = dict(judges or {})
 
     async def recall(self, candidates: Sequence[Candidate]) -> list[A]:
         """See `Executor.recall`."""
         return [self.images[candidate.id] for candidate in candidates]
 
-    async def log(self, run: Run, fresh: Sequence[tuple[Candidate, A]]) -> None:
+    async def log(self, run: Run, entry: LoggedRound, fresh: Sequence[tuple[Candidate, A]]) -> None:
         """See `Executor.log`: nothing but the images is kept."""
         images = self.images | {candidate.id: image for candidate, image in fresh}
         self.images = {candidate.id: images[candidate.id] for candidate in run.kept}
@@ -149,7 +156,7 @@ async def drive(run: Run, executor: Executor[A], *, out_of_time: Callable[[], bo
                 chosen = await _round(run, executor, proposals, chosen)
         else:
             run.choose(await executor.features(await executor.recall(run.to_choose)))
-            await executor.log(run, ())
+            await executor.log(run, run.seal(), ())
 
 
 async def _round(
@@ -191,7 +198,10 @@ async def _round(
         (audits,) = await executor.score(request.auditors, image[None], [winner.condition], None)
         if _finite(audits):
             run.audit(dict(audits))
-    await executor.log(run, [(c, made.images[place[c.id]]) for c in run.kept if c.id in place])
+    asked = (*request.verifier.names, *request.auditors)
+    judges = {name: executor.judges[name] for name in asked if name in executor.judges}
+    origin = Origin(samplers=tuple(made.by), verifiers=judges) if made.by or judges else None
+    await executor.log(run, run.seal(origin), [(c, made.images[place[c.id]]) for c in run.kept if c.id in place])
     return {c.id: features[place[c.id]] if c.id in place else chosen[c.id] for c in run.best} if executor.sets else {}
 
 

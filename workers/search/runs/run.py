@@ -4,10 +4,10 @@
     run.replay(log)                      # after a crash; nothing on a fresh start
     while proposals := run.ask():
         run.tell(evaluate(proposals))    # in a test, in this process, or on the cluster
-        log(run.log())
+        log(run.seal())
     if run.to_choose:                    # of a diverse result; then it is asked for a final generation
         run.choose(features(run.to_choose))
-        log(run.log())
+        log(run.seal())
     run.result()
     run.extend(nfe)                      # and on it goes
 
@@ -74,6 +74,7 @@ class SearchRun(Replayed):
     """
 
     def __init__(self, request: GenerateRequest, method: SamplerOffer, methods: Iterable[SamplerOffer] = ()) -> None:
+        super().__init__()
         self._search = _algorithm(request, method)
         self.sampling = sampling_of(request, method)
         self.cap, self.reserved = cap(request), reserved(request, self.sampling)
@@ -90,8 +91,6 @@ class SearchRun(Replayed):
         self._audits = Audits(request.auditors, plain=plain, compares=adapts)
         self._winners = Winners(request, allowance)
         self._aim = None if request.stop.target is None else Aim(request.stop.target, self.sampling.steps)
-        self._told: tuple[Candidate, ...] = ()
-        self._compared: tuple[dict[str, float], ...] = ()
         self._count = 0
         self._owed = 0  # NFE that finishing took of what the search may spend, until an extension makes up for it
         self._saved = 0  # NFE that rows which unguided evaluations saved have bought so far
@@ -206,23 +205,25 @@ class SearchRun(Replayed):
             choice=None if self._told else self._winners.choice,
         )
 
-    def _take_logged(self, logged: Round | LoggedRound) -> None:
-        if logged.choice is None:
-            self.tell(logged.candidates if isinstance(logged, Round) else logged.candidates(self._asked_in(logged)))
+    def _take_logged(self, entry: Round | LoggedRound) -> None:
+        if entry.choice is None:
+            self.tell(entry.candidates if isinstance(entry, Round) else entry.candidates(self.asked_in(entry)))
         else:
             self._end_as_logged()
-            self._take_choice(logged.choice)
-        if logged.baseline:
-            self.compare(logged.baseline)
-        if self.to_audit is not None and logged.audits is not None:
-            self.audit(logged.audits)
+            self._take_choice(entry.choice)
+        if entry.baseline:
+            self.compare(entry.baseline)
+        if self.to_audit is not None and entry.audits is not None:
+            self.audit(entry.audits)
 
-    def _asked_in(self, logged: LoggedRound) -> tuple[Proposal, ...]:
-        """What was asked in a round of the log."""
-        if logged.phase == "search":
+    def asked_in(self, entry: LoggedRound) -> tuple[Proposal, ...]:
+        """What was asked in the round of the log that is due."""
+        if entry.choice is not None:
+            return ()
+        if entry.phase == "search":
             return self._searched()
         self._end_as_logged()
-        return self._finish_proposals() if logged.phase == "finish" else self._final_proposals()
+        return self._finish_proposals() if entry.phase == "finish" else self._final_proposals()
 
     def _searched(self) -> tuple[Proposal, ...]:
         """What the search asks where it stands; found out once."""
@@ -316,6 +317,8 @@ class SearchRun(Replayed):
             stopped_by=stopped_by,
             warnings=self._warnings(),
             choice=self._winners.choice,
+            origins=self.ledger.origins,
+            log=self.ledger.digest,
         )
 
     def _estimate(self, winner: Candidate) -> Estimate | None:
@@ -388,7 +391,7 @@ class SearchRun(Replayed):
 
     def _warnings(self) -> tuple[str, ...]:
         """Where the images are fewer, or less, than was asked for, or the target was not reached."""
-        warnings, wanted = [], self.request.num_images
+        warnings, wanted = [*self.ledger.warnings], self.request.num_images
         if self._invalid:
             warnings.append(f"{self._invalid} of {self._count} candidates could not be scored")
         if len(self.best) < wanted:

@@ -50,6 +50,7 @@ class ManyRun(Replayed, ABC):
     to_choose: tuple[Candidate, ...] = ()
 
     def __init__(self, request: GenerateRequest, method: SamplerOffer) -> None:
+        super().__init__()
         options = request.search.options if request.search.algorithm == "auto" else {}
         for field, wrong in (
             *((f"search.{name}", True) for name in options),
@@ -80,7 +81,6 @@ class ManyRun(Replayed, ABC):
                 if given is not None and given < needed:
                     raise BudgetTooSmall(unit, given, needed)
         self._selector = request.verifier.name
-        self._told: tuple[Candidate, ...] = ()
         self._count = self._invalid = 0
         self._spent: Counter[int] = Counter()
         self._stopped_by: StopReason | None = None
@@ -162,8 +162,12 @@ class ManyRun(Replayed, ABC):
         """The last round that was told, for the log."""
         return Round(round=self.rounds - 1, candidates=self._told)
 
-    def _take_logged(self, logged: Round | LoggedRound) -> None:
-        self.tell(logged.candidates if isinstance(logged, Round) else logged.candidates(self.ask()))
+    def _take_logged(self, entry: Round | LoggedRound) -> None:
+        self.tell(entry.candidates if isinstance(entry, Round) else entry.candidates(self.ask()))
+
+    def asked_in(self, entry: LoggedRound) -> tuple[Proposal, ...]:
+        """See `SearchRun.asked_in`."""
+        return self.ask()
 
     def extend(self, nfe: int) -> None:
         """Let the run spend `nfe` more, and go on.
@@ -194,11 +198,13 @@ class ManyRun(Replayed, ABC):
             invalid=self._invalid,
             stopped_by=stopped_by,
             warnings=self._warnings(),
+            origins=self.ledger.origins,
+            log=self.ledger.digest,
         )
 
     def _warnings(self) -> tuple[str, ...]:
         """How many images were made, where they are fewer than was asked for."""
-        made, wanted, warnings = len(self.best), len(self.slots), []
+        made, wanted, warnings = len(self.best), len(self.slots), [*self.ledger.warnings]
         if self._invalid:
             warnings.append(f"{self._invalid} of {self._count} candidates could not be scored")
         if made < wanted:

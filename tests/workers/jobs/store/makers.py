@@ -6,14 +6,13 @@ import time
 import uuid
 from typing import Any
 
+from sitsearch.workers.jobs.chunks import SIGNATURE, with_text
 from sitsearch.workers.jobs.job import Candidate, CurvePoint, Job, Progress, Result, ResultImage, Round, Status, Usage
-from sitsearch.workers.jobs.logged import LoggedRound
+from sitsearch.workers.jobs.logged import LoggedRound, logged
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.jobs.store.records import Claim
-
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def make_request(**fields: Any) -> GenerateRequest:
@@ -39,6 +38,11 @@ def make_round(index: int) -> Round:
     return Round(round=index, candidates=(make_candidate(f"{index}-0", float(-index), index),))
 
 
+def png_of(identifier: str) -> bytes:
+    """A PNG file without pixels, in which a candidate's id stands."""
+    return with_text(SIGNATURE + bytes.fromhex("0000000049454e44ae426082"), "candidate", identifier)
+
+
 def make_progress(rounds: int) -> Progress:
     """The progress after so many rounds of `make_round`."""
     curve = tuple(CurvePoint(nfe=40 * i, forwards=80 * i, score=0.0) for i in range(1, rounds + 1))
@@ -57,10 +61,10 @@ async def log_round(store: JobStore, claim: Claim, index: int, *, keep: tuple[st
     best = f"{index}-0"
     await store.append_round(
         claim,
-        make_round(index),
+        logged(make_round(index)),
         progress=make_progress(index + 1),
         usage=Usage(nfe_search=40 * (index + 1), forwards_search=80 * (index + 1)),
-        images={best: PNG + best.encode()},
+        images={best: png_of(best)},
         keep=(best,) if keep is None else keep,
     )
 

@@ -13,7 +13,6 @@ from sitsearch.workers.jobs.logged import logged
 from sitsearch.workers.jobs.store import JobStore
 from sitsearch.workers.settings import Settings
 from tests.workers.jobs.store.makers import (
-    PNG,
     claimed,
     log_round,
     logged_rounds,
@@ -21,6 +20,7 @@ from tests.workers.jobs.store.makers import (
     make_progress,
     make_result,
     make_round,
+    png_of,
 )
 
 
@@ -196,13 +196,13 @@ async def test_only_images_of_kept_candidates_are_stored(store: JobStore) -> Non
     claim = await claimed(store)
     await log_round(store, claim, 0)
     await log_round(store, claim, 1, keep=("0-0",))
-    assert await store.images(claim.job.id, ["0-0", "1-0"]) == [PNG + b"0-0", None]
+    assert await store.images(claim.job.id, ["0-0", "1-0"]) == [png_of("0-0"), None]
     await log_round(store, claim, 2, keep=("2-0", "0-0"))
-    assert await store.images(claim.job.id, ["0-0", "1-0", "2-0"]) == [PNG + b"0-0", None, PNG + b"2-0"]
+    assert await store.images(claim.job.id, ["0-0", "1-0", "2-0"]) == [png_of("0-0"), None, png_of("2-0")]
     snapshot = await store.snapshot(claim.job.id)
     assert snapshot is not None and snapshot.best == ("2-0", "0-0")
     await log_round(store, claim, 3)
-    assert await store.image(claim.job.id, "3-0") == PNG + b"3-0"
+    assert await store.image(claim.job.id, "3-0") == png_of("3-0")
     assert await store.image(claim.job.id, "0-0") is None
 
 

@@ -175,6 +175,7 @@ def test_replaying_any_prefix_of_the_log_leads_to_the_same_end(name: str) -> Non
     run, log = start(asked), []
     while proposals := run.ask():
         run.tell(evaluate(proposals, run.phase))
+        run.seal()
         log.append(run.log())
     for length in range(0, len(log) + 1, max(1, len(log) // 20)):
         again = start(asked)
@@ -189,11 +190,13 @@ def test_an_extended_search_goes_on_from_its_state_and_replays_to_the_same_end(n
     run, log = start(asked), []
     while proposals := run.ask():
         run.tell(evaluate(proposals, run.phase))
+        run.seal()
         log.append(run.log())
     before, extension = run.progress, Extension(after_round=run.rounds, nfe=200)
     run.extend(extension.nfe)
     while proposals := run.ask():
         run.tell(evaluate(proposals, run.phase))
+        run.seal()
         log.append(run.log())
     assert run.progress.curve[: len(before.curve) - 1] == before.curve[:-1], "its last point may have moved on"
     assert before.nfe_spent < run.progress.nfe_spent <= run.progress.nfe_budget == before.nfe_budget + 200

@@ -93,6 +93,7 @@ def test_a_replayed_search_teaches_the_same() -> None:
     run, rounds = start(request("auto", nfe=600)), list[Round]()
     while proposals := run.ask():
         run.tell(evaluate(proposals, run.phase))
+        run.seal()
         rounds.append(run.log())
     again = start(request("auto", nfe=600))
     again.replay(rounds)

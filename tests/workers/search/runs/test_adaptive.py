@@ -48,6 +48,7 @@ def drive(run: ManyRun) -> list[Round]:
     while proposals := run.ask():
         assert run.ask() == proposals
         run.tell(told(proposals))
+        run.seal()
         log.append(run.log())
     return log
 

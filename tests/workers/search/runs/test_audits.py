@@ -84,6 +84,7 @@ def driven(asked, opinion):  # type: ignore[no-untyped-def]
             run.compare([{"other": opinion(candidate)} for candidate in others])
         if (winner := run.to_audit) is not None:
             run.audit({"other": opinion(winner)})
+        run.seal()
         log.append(run.log())
     return run, log
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from sitsearch.workers.errors import SearchError
 from sitsearch.workers.jobs.job import Candidate, Extension, Round
+from sitsearch.workers.jobs.logged import LoggedRound
 from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.registry import ALGORITHMS
@@ -113,8 +114,8 @@ class Toy(InMemory[list[float]]):
         self.asked += 1
         return [[image] for image in images]
 
-    async def log(self, run: Run, fresh: Sequence[tuple[Candidate, Any]]) -> None:
-        await super().log(run, fresh)
+    async def log(self, run: Run, entry: LoggedRound, fresh: Sequence[tuple[Candidate, Any]]) -> None:
+        await super().log(run, entry, fresh)
         self.rounds.append(run.log())
 
 

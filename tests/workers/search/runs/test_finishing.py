@@ -24,6 +24,7 @@ def end_after(run: SearchRun, rounds: int, score: Callable[[Recipe], float] = ru
     log = []
     while proposals := run.ask(out_of_time=run.rounds >= rounds):
         run.tell(evaluate(proposals, run.phase, score))
+        run.seal()
         log.append(run.log())
     return log
 

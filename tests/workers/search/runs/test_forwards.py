@@ -19,6 +19,7 @@ def drive(run: SearchRun) -> list[Round]:
     while proposals := run.ask():
         told = [c.model_copy(update={"forwards": c.nfe + c.nfe // 2}) for c in evaluate(proposals, run.phase)]
         run.tell(told)
+        run.seal()
         log.append(run.log())
     return log
 

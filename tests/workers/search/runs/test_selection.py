@@ -153,6 +153,7 @@ def test_auditors_are_asked_of_every_new_winner_and_replayed_from_the_log() -> N
             run.tell(evaluate(proposals))
             if run.to_audit is not None:
                 run.audit({"judge": -run.to_audit.scores["toy"]})  # an auditor that likes what the selector does not
+            run.seal()
             log.append(run.log())
         return run
 

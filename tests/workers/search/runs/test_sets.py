@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, Unsuitable
 from sitsearch.workers.jobs.job import Candidate, Extension, Round
+from sitsearch.workers.jobs.logged import LoggedRound
 from sitsearch.workers.search.base import Proposal
 from sitsearch.workers.search.runs.drive import InMemory, Made, drive
 from sitsearch.workers.search.runs.dry_run import make_plan
@@ -59,6 +60,7 @@ def test_it_is_replayed_to_the_same_end_and_planned_exactly() -> None:
     run, log = run_of(), []
     while proposals := run.ask():
         run.tell(evaluate(proposals))
+        run.seal()
         log.append(run.log())
     for length in range(len(log) + 1):
         again = run_of()
@@ -89,6 +91,7 @@ def test_every_slot_is_searched_until_its_image_has_the_score() -> None:
     run, log = run_of(**asked), []
     while proposals := run.ask():
         run.tell(evaluate(proposals))
+        run.seal()
         log.append(run.log())
     result = run.result()
     assert result.stopped_by == "score" and result.warnings == () and len(result.images) == 6
@@ -154,8 +157,8 @@ class SetJudge(InMemory[np.ndarray]):
         self.judged.append([float(one) for one in chosen])
         return [float(image) + 100 * len(chosen) for image in images], [*images]
 
-    async def log(self, run: Run, fresh: Sequence[tuple[Candidate, np.ndarray]]) -> None:
-        await super().log(run, fresh)
+    async def log(self, run: Run, entry: LoggedRound, fresh: Sequence[tuple[Candidate, np.ndarray]]) -> None:
+        await super().log(run, entry, fresh)
         self.rounds.append(run.log())
 
 

@@ -30,6 +30,7 @@ def drive(run: SearchRun, rounds: int = 10**9) -> tuple[list[Round], list[Progre
     log, shown = [], []
     while proposals := run.ask(out_of_time=run.rounds >= rounds):
         run.tell(evaluate(proposals, run.phase))
+        run.seal()
         log.append(run.log())
         shown.append(run.progress)
     return log, shown

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 UV_VERSION := 0.13.9
 
-.PHONY: setup demo test lint serve loadtest evaluate study bench lock clean
+.PHONY: setup demo test lint serve loadtest evaluate study bench simulate lock clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,9 @@ study: setup  ## every algorithm at eight budgets on two tasks, into docs/study;
 
 bench: setup  ## the engine against its ceiling, loops, mixed load, the whole service; tables and plot in docs/benchmarks
 	$(BIN)/python -m bench
+
+simulate: setup  ## the whole service on virtual time under random faults; SIMULATE="--schedules 100000"
+	$(BIN)/python -m tests.simulation $(SIMULATE)
 
 lock: setup  ## pin the dependencies anew, with hashes and without addresses
 	for extra in workers dev; do $(BIN)/uv pip compile --quiet pyproject.toml --extra $$extra --universal \

@@ -109,12 +109,12 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _context(request: Request) -> Context:
+async def _context(request: Request) -> Context:
     context: Context = request.app.state.context
     return context
 
 
-def _root(request: Request) -> str:
+async def _root(request: Request) -> str:
     """The address prefix under which a proxy shows this application."""
     return str(request.scope.get("root_path", "")).rstrip("/")
 

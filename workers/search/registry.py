@@ -7,6 +7,7 @@ class follows the protocol of `sitsearch.workers.search.base.Search`, and `name`
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -81,6 +82,7 @@ def options_of(search: Search[Any], choice: SearchChoice) -> Options:
     return search.Options.model_validate({**preset, **choice.options})
 
 
+@cache
 def algorithm_offers() -> tuple[AlgorithmOffer, ...]:
     """Every registered algorithm with the schema of its options."""
     return tuple(

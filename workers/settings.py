@@ -27,6 +27,13 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65_535, description="port the gateway listens on")
     max_body: int = Field(64 * 1024, ge=1024, description="largest request body")
     max_queued: int = Field(10_000, ge=1, description="jobs waiting before POST /generate answers 429")
+    max_queued_nfe: int = Field(
+        100_000_000, ge=1, description="NFE that waiting jobs may spend together before POST /generate answers 429"
+    )
+    max_watchers: int = Field(
+        2000, ge=1, description="event streams and long polls of one gateway, beyond which it answers 503"
+    )
+    max_log_mb: int = Field(100, ge=1, description="largest round log that a job may come to, in MB")
     max_nfe: int = Field(1_000_000, ge=1, description="largest budget of one job, in NFE")
 
     # Workers

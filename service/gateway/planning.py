@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import Field
@@ -9,6 +11,7 @@ from pydantic import Field
 from sitsearch.service.gateway.problems import Conflict, FieldError, Invalid
 from sitsearch.workers.jobs.base import Count, Schema
 from sitsearch.workers.jobs.job import Extension, Job, Status
+from sitsearch.workers.jobs.logged import log_bytes
 from sitsearch.workers.jobs.offer import Offer, SamplerOffer
 from sitsearch.workers.jobs.request import MAX_NFE, GenerateRequest
 from sitsearch.workers.search.lessons.forecast import forecast
@@ -20,6 +23,8 @@ from sitsearch.workers.search.runs.start import start_run
 
 #: Images that a verifier scores in the time of a gradient: a backward pass takes about twice as long as a forward.
 GRADIENT = 3
+#: Plans that are remembered.
+PLANS = 256
 
 
 class PlanView(Schema):
@@ -40,7 +45,7 @@ def plan_view(request: GenerateRequest, offer: Offer, learnt: Learnt) -> PlanVie
     """The plan of an admitted request, with what finished searches let expect of it."""
     model = next(m for m in offer.models if m.name == request.model)
     method = _method(request, offer)
-    plan = make_plan(request, method, model.samplers)
+    plan = plan_of(request, method, tuple(model.samplers))
     verifiers = [v for v in offer.verifiers if v.name in request.verifier.names]
     if isinstance(run := start_run(request, method, model.samplers), SearchRun):
         expected = forecast(request, run.state.allowance, learnt, verifiers[0].range)
@@ -56,6 +61,36 @@ def plan_view(request: GenerateRequest, offer: Offer, learnt: Learnt) -> PlanVie
             seconds += GRADIENT * plan.gradients / speed
         seconds = round(seconds, 2)
     return PlanView(plan=plan, request=request, seconds=seconds)
+
+
+def plan_of(request: GenerateRequest, method: SamplerOffer, methods: tuple[SamplerOffer, ...]) -> Plan:
+    """The plan of an admitted request; of one that was planned lately, as it was."""
+    return _planned(request.model_dump_json(), method, methods)
+
+
+@lru_cache(maxsize=PLANS)
+def _planned(text: str, method: SamplerOffer, methods: tuple[SamplerOffer, ...]) -> Plan:
+    return make_plan(GenerateRequest.model_validate_json(text), method, methods)
+
+
+async def check_log(request: GenerateRequest, offer: Offer, most: int) -> None:
+    """Refuse a request whose round log could outgrow `most` MB.
+
+    Raises:
+        Invalid: it could; the message has the figure.
+    """
+    verifiers, nfe = len(request.verifier.names), request.budget.most_nfe(request.sampler.rows)
+    if log_bytes(nfe, nfe, verifiers) <= most * 1_000_000:  # however the search divides it
+        return
+    model = next(m for m in offer.models if m.name == request.model)
+    plan = await asyncio.to_thread(plan_of, request, _method(request, offer), tuple(model.samplers))
+    size = log_bytes(plan.candidates, plan.rounds, verifiers) / 1_000_000
+    if size > most:
+        message = (
+            f"about {plan.candidates:,} candidates in {plan.rounds:,} rounds would leave a log of {size:,.0f} MB, "
+            f"at most {most} MB a job here: take more steps a candidate, larger rounds, or a smaller budget"
+        )
+        raise Invalid([FieldError(field="budget", message=message)], slug="log-too-large")
 
 
 def extension_of(job: Job, nfe: int, offer: Offer, *, max_nfe: int) -> Extension | None:

@@ -10,6 +10,7 @@ Problem                  an error that knows its answer
 |- Invalid               422  fields at fault, with what is allowed there
 |- QueueIsFull           429
 |- Unavailable           503  Redis is away
+|- TooManyWatchers       503
 '- NoWorkers             503  no worker has said lately what it offers
 
 Errors of the store and of the framework are mapped in `problem_of`.
@@ -167,6 +168,15 @@ class NoRoom(Problem):
     status, slug, title = 507, "store-full", "The job store is full"
 
 
+class TooManyWatchers(Problem):
+    """As many event streams and long polls are open as one gateway takes."""
+
+    status, slug, title = 503, "too-many-watchers", "Too many are watching"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"this gateway has {most} event streams and long polls open", retry_after=RETRY_FULL)
+
+
 class NoWorkers(Problem):
     """No worker has said lately what it offers."""
 
@@ -200,7 +210,7 @@ def problem_of(error: Exception) -> Problem:
         case BadCursor():
             return Invalid([FieldError(field="cursor", message=str(error))])
         case QueueFull():
-            return QueueIsFull(str(error), retry_after=RETRY_FULL)
+            return QueueIsFull(str(error), retry_after=error.seconds)
         case UnreadableRecord():
             log.warning("%s", error)
             detail = "the job's record cannot be read here: it was spoilt, or written by a later version"

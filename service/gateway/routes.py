@@ -9,9 +9,10 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import urlencode
+from weakref import WeakSet
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -21,8 +22,16 @@ from sitsearch.service.gateway import sse
 from sitsearch.service.gateway.body import read_json, validate
 from sitsearch.service.gateway.checks import admit
 from sitsearch.service.gateway.metrics import HttpMetrics, render
-from sitsearch.service.gateway.planning import ExtendRequest, PlanView, extension_of, plan_view
-from sitsearch.service.gateway.problems import Conflict, FieldError, ImageExpired, Invalid, NoWorkers, UnknownResource
+from sitsearch.service.gateway.planning import ExtendRequest, PlanView, check_log, extension_of, plan_view
+from sitsearch.service.gateway.problems import (
+    Conflict,
+    FieldError,
+    ImageExpired,
+    Invalid,
+    NoWorkers,
+    TooManyWatchers,
+    UnknownResource,
+)
 from sitsearch.service.gateway.views import JobsView, JobView, PageLinks, job_view, ranked
 from sitsearch.workers.jobs.errors import UnknownJob
 from sitsearch.workers.jobs.job import Job, Progress, Status
@@ -53,12 +62,24 @@ class Context:
         store: the job store.
         metrics: the requests so far.
         stopping: set when the gateway is to stop: long polls answer and event streams end.
+        watchers: event streams and long polls that are open.
     """
 
     settings: Settings
     store: JobStore
     metrics: HttpMetrics
     stopping: asyncio.Event
+    watchers: WeakSet[object] = field(default_factory=WeakSet)
+
+    def watch(self, watcher: AsyncGenerator[Any] | asyncio.Future[Any]) -> None:
+        """Count something as a watcher for as long as it lives.
+
+        Raises:
+            TooManyWatchers: there are as many as there may be.
+        """
+        if len(self.watchers) >= self.settings.max_watchers:
+            raise TooManyWatchers(self.settings.max_watchers)
+        self.watchers.add(watcher)
 
     async def snapshot(self, job_id: str) -> Snapshot:
         """The job.
@@ -94,6 +115,7 @@ class Context:
             asyncio.ensure_future(_left(request)),
         ]
         try:
+            self.watch(tasks[0])
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if tasks[0].done():
                 tasks[0].result()
@@ -101,6 +123,7 @@ class Context:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.watchers.discard(tasks[0])
 
 
 async def _left(request: Request) -> None:
@@ -154,6 +177,7 @@ async def generate(
     asked = validate(GenerateRequest, await read_json(request, context.settings.max_body))
     offer = await context.offer()
     admitted, indices = admit(asked, offer, max_nfe=context.settings.max_nfe)
+    await check_log(admitted, offer, context.settings.max_log_mb)
     if dry_run:
         response.status_code, learnt = 200, await context.learnt(admitted)
         return await asyncio.to_thread(plan_view, with_learnt(admitted, learnt), offer, learnt)
@@ -218,7 +242,9 @@ async def _stream(
     snapshot = await context.snapshot(job_id)
     if snapshot.job.status.terminal and _seen(last_event_id, snapshot.last_event):
         raise HTTPException(204)  # tells an EventSource not to come back
-    return sse.stream(context.store, job_id, last_event_id, root=root, stopping=context.stopping)
+    events = sse.stream(context.store, job_id, last_event_id, root=root, stopping=context.stopping)
+    context.watch(events)
+    return events
 
 
 @router.get(
@@ -228,12 +254,13 @@ async def _stream(
     responses={204: {"description": "Nothing will follow"}},
 )
 async def events(
-    stream: Annotated[AsyncGenerator[ServerSentEvent], Depends(_stream)],
+    stream: Annotated[AsyncGenerator[ServerSentEvent], Depends(_stream)], context: Ctx
 ) -> AsyncIterator[ServerSentEvent]:
     """The job's events `job`, `status` and `round`, until it has ended; resumes after `Last-Event-ID`."""
     async with aclosing(stream):  # also when the client leaves
         async for event in stream:
             yield event
+    context.watchers.discard(stream)
 
 
 def _seen(event_id: str | None, newest: str) -> bool:
@@ -327,7 +354,7 @@ async def resume(job_id: str, context: Ctx, root: Root) -> JobView:
     job = (await context.snapshot(job_id)).job
     if job.status is Status.SUCCEEDED:
         raise Conflict("the job has succeeded; give it a larger budget by `extend`", slug="has-succeeded")
-    await context.store.resume(job_id)
+    await context.store.resume(job)
     return job_view(await context.snapshot(job_id), root)
 
 

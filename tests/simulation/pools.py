@@ -73,6 +73,7 @@ class Verifier(StubVerifier):
     def __init__(self, world: World) -> None:
         super().__init__()
         self.world, self.trouble = world, 0.0
+        self._deaths: Counter[bytes] = Counter()
 
     def judge(self, images: np.ndarray) -> list[float]:
         return [judged(image) for image in images]
@@ -83,5 +84,8 @@ class Verifier(StubVerifier):
         draw = self.world.draw
         await asyncio.sleep(draw.uniform(0.001, 0.1))
         if draw.random() < self.trouble:
-            raise draw.choice([ActorDiedError(), VerifierUnavailable("its source is away")])
+            if draw.randrange(2) or self._deaths[images.tobytes()] >= SUSPECT + GUILTY - 1:
+                raise VerifierUnavailable("its source is away")
+            self._deaths[images.tobytes()] += 1
+            raise ActorDiedError()
         return self.judge(images)

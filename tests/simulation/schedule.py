@@ -25,7 +25,7 @@ from sitsearch.workers.search.sampling import Sampling
 from tests.simulation.clock import Deadlock, virtual_time
 from tests.simulation.network import Server, World
 from tests.simulation.pools import judged, painted
-from tests.simulation.service import SETTINGS, Service, seeded, store_of
+from tests.simulation.service import SETTINGS, Service, seeded
 
 #: Virtual seconds in which faults may come, in which all must be over, and for which jobs are drawn.
 TROUBLE, OVER, ARRIVAL = 25.0, 3600.0, 8.0
@@ -181,7 +181,7 @@ async def _check(service: Service, ended: Mapping[str, Any], *, canceled: bool) 
     Raises:
         Broken: they are others.
     """
-    store = store_of(service.gateway)
+    store = service.probe
     job = await _patiently(lambda: store.get(str(ended["id"])))
     rounds = await _patiently(lambda: _listed(store, job.id))
     if job.status is Status.CANCELED and canceled:

@@ -83,6 +83,9 @@ class Service:
     Args:
         world, server: what they share.
         coordinators: how many there are meant to be.
+
+    Attributes:
+        probe: the store, as who checks it reaches it.
     """
 
     def __init__(self, world: World, server: Server, coordinators: int) -> None:
@@ -93,7 +96,7 @@ class Service:
         self._count = 0
         for _ in range(coordinators):
             self.start()
-        self.gateway = Process("gateway", world, server)
+        self.probe = store_of(Process("probe", world, server))
         self._app = _app()
         self.open_gateway()
 

@@ -106,15 +106,15 @@ class BadCursor(StoreError):
 
 
 class QueueFull(StoreError):
-    """As many jobs wait as the settings allow.
+    """As many jobs wait, or for as many NFE together, as the settings allow.
 
     Attributes:
-        limit: `settings.max_queued`.
+        seconds: after which there may be room, by the rate at which jobs have ended lately.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        super().__init__(f"{limit} jobs are waiting already")
+    def __init__(self, reason: str, seconds: int) -> None:
+        self.seconds = seconds
+        super().__init__(reason)
 
 
 class RoundOutOfOrder(StoreError):

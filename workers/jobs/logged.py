@@ -24,6 +24,14 @@ from sitsearch.workers.jobs.recipe import Recipe
 #: Of packed rounds: higher ones are tried, in the hope that what is new does not matter.
 VERSION = 2
 LEVEL = 6
+#: Bytes of a packed round, of each of its candidates, and of each of their scores, a little more than was measured
+#: (`python -m bench i`).
+PER_ROUND, PER_CANDIDATE, PER_SCORE = 140, 1, 10
+
+
+def log_bytes(candidates: int, rounds: int, verifiers: int) -> int:
+    """About how large a log of so many candidates and rounds becomes, scored by so many verifiers."""
+    return PER_ROUND * rounds + (PER_CANDIDATE + PER_SCORE * verifiers) * candidates
 
 
 class Proposed(Protocol):

@@ -116,6 +116,11 @@ class Budget(Schema):
             raise ValueError("needs `nfe` or `forwards`")
         return self
 
+    def most_nfe(self, rows: int) -> int:
+        """The whole budget in NFE, of `rows` forwards each."""
+        caps = (self.nfe, None if self.forwards is None else self.forwards // rows)
+        return min(cap for cap in caps if cap is not None)
+
 
 VerifierName = Annotated[str, Field(min_length=1, max_length=100)]
 ENSEMBLE = "ensemble"

@@ -289,20 +289,21 @@ class Coordinator:
 
     async def _searched(self, held: Held) -> tuple[Result, Usage]:
         """The search, from where its log ends; begun again from the log when the store has lost the end of it."""
-        for replays in range(REPLAYS + 1):
+        replays = 0
+        while True:
             held.work = self._start(held.claim)
             if self._draining:
                 held.work.drain()
             try:
                 return await held.work.search()
             except RoundOutOfOrder as error:
-                if replays == REPLAYS:
+                replays += 1
+                if replays > REPLAYS:
                     raise
                 log.warning("job %s goes on from what the store still has: %s", held.claim.job.id, error)
-            except StoreUnavailable as error:
+            except StoreUnavailable as error:  # as often as it takes: the lease says for how long the job is ours
                 log.warning("job %s cannot read its log yet: %s", held.claim.job.id, error)
                 await patiently(self.store.ping, f"job {held.claim.job.id}")
-        raise StoreUnavailable("the log could not be read")
 
     async def _handed_back(self, claim: Claim, error: UnknownName) -> bool:
         """Whether a job whose model or verifiers are not served here, or not yet, was left to other coordinators."""

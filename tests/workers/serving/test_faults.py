@@ -131,7 +131,7 @@ async def test_a_canceled_job_has_the_best_so_far(store: JobStore, lasting: Sett
         assert done.status is Status.CANCELED and done.result is not None and done.result.stopped_by == "canceled"
         sampler.answers = None
         sampler.gate.set()
-        await store.resume(wanted.id)
+        await store.resume(done)
         resumed = await until(store, wanted)
     assert resumed.status is Status.SUCCEEDED and resumed.usage.nfe_search == wanted.request.budget.nfe
 

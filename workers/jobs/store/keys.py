@@ -9,6 +9,7 @@ may touch several of them. An id comes last in its key, so no id can be mistaken
     P:events:<id>         stream  what happened to the job: `type` and JSON `data`; newest ~1000      [1]
     P:images:<id>         hash    PNG bytes of the best candidates so far, by candidate id            [2]
     P:waiting             zset    the queue: waiting jobs in order of submission
+    P:owed                hash    NFE that each waiting job may spend, by id, and under '' their sum
     P:leases              zset    running jobs by when their lease ends, in the server's milliseconds
     P:wakeups             stream  `job` = id, of jobs that began to wait; newest ~100
     P:cancellations       stream  `job` = id, of running jobs that were canceled; newest ~1000
@@ -63,6 +64,7 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         self.root = f"{{{prefix}}}"
         self.waiting = f"{self.root}:waiting"
+        self.owed = f"{self.root}:owed"
         self.leases = f"{self.root}:leases"
         self.wakeups = f"{self.root}:wakeups"
         self.cancellations = f"{self.root}:cancellations"

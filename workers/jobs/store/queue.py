@@ -6,6 +6,7 @@ claim, keeps out the writes of a holder that lost it.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Collection, Sequence
@@ -25,6 +26,8 @@ from sitsearch.workers.jobs.store.keys import IDEMPOTENCY_TTL
 from sitsearch.workers.jobs.store.lookup import Lookup
 from sitsearch.workers.jobs.store.records import BLOCK, Claim, decode_job, encode_job, stream_entries, to_json
 
+#: Seconds over which it is looked how fast jobs end.
+LATELY = 60.0
 #: Leases that are renewed in one round trip: others get their turn between two of them.
 _RENEWED = 500
 
@@ -44,13 +47,15 @@ class Queue(Lookup):
 
         Raises:
             IdempotencyConflict: the key was used with another digest within `IDEMPOTENCY_TTL`.
-            QueueFull: `settings.max_queued` jobs wait.
+            QueueFull: `settings.max_queued` jobs wait, or jobs that may spend `settings.max_queued_nfe` together.
         """
         outcome, job_id = await self.scripts.submit(
             job.id,
             encode_job(job),
             now=time.time(),
             limit=self.settings.max_queued,
+            nfe=job.request.budget.most_nfe(job.request.sampler.rows),
+            most=self.settings.max_queued_nfe,
             idempotency_key=idempotency_key,
             digest=body_digest or "",
             remember=IDEMPOTENCY_TTL,
@@ -58,10 +63,21 @@ class Queue(Lookup):
         if outcome == b"conflict":
             raise IdempotencyConflict(job_id)
         if outcome == b"full":
-            raise QueueFull(self.settings.max_queued)
+            raise QueueFull(f"{self.settings.max_queued} jobs are waiting already", await self._seconds_for_room())
+        if outcome == b"busy":
+            raise QueueFull(
+                f"with this job those that wait could spend more than {self.settings.max_queued_nfe:,} NFE together",
+                await self._seconds_for_room(),
+            )
         if outcome == b"known":
             return await self.require(job_id), False
         return job, True
+
+    async def _seconds_for_room(self) -> int:
+        """Seconds in which a job has ended lately, in the mean; when none has, `LATELY`."""
+        since = time.time() + self.settings.job_ttl - LATELY
+        ended: Any = await self.redis.zcount(self.keys.expiry, since, "+inf")
+        return math.ceil(LATELY / max(1, ended))
 
     async def cancel(self, job_id: str) -> Job | None:
         """Make a queued or running job canceled at once; an ended job stays as it is. None for an unknown one.
@@ -99,20 +115,23 @@ class Queue(Lookup):
             after=to_json(more),
             length=extension.after_round,
             progress=to_json(progress),
+            nfe=extension.nfe,
             image_ttl=self.settings.image_ttl,
         )
         if outcome != b"ok":
             raise JobChanged(job.id)
 
     @reachable
-    async def resume(self, job_id: str) -> None:
+    async def resume(self, job: Job) -> None:
         """Queue a search that failed or was canceled once more: it goes on from where its log ends.
 
         Raises:
             JobChanged: it has succeeded, or there is no such job; nothing was written.
         """
-        if await self.scripts.resume(job_id, image_ttl=self.settings.image_ttl) != b"ok":
-            raise JobChanged(job_id)
+        left = job.request.budget.most_nfe(job.request.sampler.rows) - job.usage.nfe_search
+        nfe = max(0, left + sum(extension.nfe for extension in job.extensions))
+        if await self.scripts.resume(job.id, nfe=nfe, image_ttl=self.settings.image_ttl) != b"ok":
+            raise JobChanged(job.id)
 
     # --- the coordinator's side --------------------------------------------------------------------------------------
 

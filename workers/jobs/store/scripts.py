@@ -99,17 +99,27 @@ class Scripts:
         *,
         now: float,
         limit: int,
+        nfe: int,
+        most: int,
         idempotency_key: str | None,
         digest: str,
         remember: float,
     ) -> tuple[bytes, str]:
-        """Record and queue a job; `(created | known | conflict | full, id of the job that it is about)`."""
+        """Record and queue a job; `(created | known | conflict | full | busy, id of the job that it is about)`.
+
+        Args:
+            job_id, fields, now: the job.
+            limit, most: jobs that may wait, and NFE that they may spend together; one job may always wait.
+            nfe: that it may spend.
+            idempotency_key, digest, remember: see `Queue.submit`; for how long the key is remembered.
+        """
         k = self._keys
         idempotency = k.idempotency(idempotency_key or "")
-        keys = [k.job(job_id), k.waiting, k.submitted, k.wakeups, k.events(job_id), idempotency, k.expiry, *k.indexes()]
+        keys = [k.job(job_id), k.waiting, k.submitted, k.wakeups, k.events(job_id), idempotency, k.owed]
+        keys += [k.expiry, *k.indexes()]
         ttl = "" if idempotency_key is None else str(_ms(remember))
         pairs = [part for pair in fields.items() for part in pair]
-        args = [job_id, now, limit, digest, ttl, EVENTS_KEPT, WAKEUPS_KEPT, *pairs]
+        args = [job_id, now, limit, nfe, most, digest, ttl, EVENTS_KEPT, WAKEUPS_KEPT, *pairs]
         outcome, about = await self._run_to_disk("submit", keys, args)
         return outcome, about.decode()
 
@@ -130,7 +140,7 @@ class Scripts:
         """
         k = self._keys
         indexes = (k.of_status(Status.QUEUED), k.of_status(Status.RUNNING))
-        keys = [k.job(job_id), k.waiting, k.leases, *indexes, k.events(job_id)]
+        keys = [k.job(job_id), k.waiting, k.leases, *indexes, k.events(job_id), k.owed]
         reply = await self._run("take", keys, [job_id, consumer, nonce, now, _ms(lease)])
         return (reply[0], reply[1]) if reply else None
 
@@ -199,7 +209,7 @@ class Scripts:
         """Make a job terminal; `texts` are the JSON of result, error and usage. `ok`, `lost` or `canceled`."""
         k = self._keys
         indexes = (k.of_status(Status.RUNNING), k.of_status(status))
-        keys = [k.job(job_id), k.waiting, k.leases, *indexes, k.expiry, *k.own(job_id)]
+        keys = [k.job(job_id), k.waiting, k.owed, k.leases, *indexes, k.expiry, *k.own(job_id)]
         args = [job_id, token, status.value, now, _ms(job_ttl), _ms(image_ttl), *texts]
         return cast(bytes, (await self._run_to_disk("finish", keys, args))[0])
 
@@ -207,7 +217,7 @@ class Scripts:
         """Make a job that has not ended canceled; its status before, or `unknown`."""
         k = self._keys
         indexes = [k.of_status(status) for status in (Status.QUEUED, Status.RUNNING, Status.CANCELED)]
-        keys = [k.job(job_id), k.waiting, k.leases, *indexes, k.expiry, *k.own(job_id), k.cancellations]
+        keys = [k.job(job_id), k.waiting, k.owed, k.leases, *indexes, k.expiry, *k.own(job_id), k.cancellations]
         args: list[str | float] = [job_id, now, _ms(job_ttl), _ms(image_ttl), CANCELLATIONS_KEPT]
         return cast(bytes, (await self._run_to_disk("cancel", keys, args))[0])
 
@@ -216,21 +226,21 @@ class Scripts:
         return cast(bytes, (await self._run("leave", [self._keys.job(job_id)], [token, *texts]))[0])
 
     async def extend(
-        self, job_id: str, *, before: bytes, after: bytes, length: int, progress: bytes, image_ttl: float
+        self, job_id: str, *, before: bytes, after: bytes, length: int, progress: bytes, nfe: int, image_ttl: float
     ) -> bytes:
         """Queue a job that succeeded once more; `before`, `after`: JSON of its extensions. `ok` or `changed`."""
         k = self._keys
         indexes = [k.of_status(status) for status in (Status.QUEUED, Status.SUCCEEDED)]
-        keys = [k.job(job_id), k.waiting, k.submitted, k.wakeups, *indexes, k.expiry, *k.own(job_id)]
-        args: list[str | bytes | float] = [job_id, before, after, length, progress, _ms(image_ttl), WAKEUPS_KEPT]
+        keys = [k.job(job_id), k.waiting, k.owed, k.submitted, k.wakeups, *indexes, k.expiry, *k.own(job_id)]
+        args: list[str | bytes | float] = [job_id, before, after, length, progress, nfe, _ms(image_ttl), WAKEUPS_KEPT]
         return cast(bytes, (await self._run_to_disk("extend", keys, args))[0])
 
-    async def resume(self, job_id: str, *, image_ttl: float) -> bytes:
+    async def resume(self, job_id: str, *, nfe: int, image_ttl: float) -> bytes:
         """Queue a job that failed or was canceled once more; `ok` or `changed`."""
         k = self._keys
         indexes = [k.of_status(status) for status in (Status.QUEUED, Status.FAILED, Status.CANCELED)]
-        keys = [k.job(job_id), k.waiting, k.submitted, k.wakeups, *indexes, k.expiry, *k.own(job_id)]
-        args: list[str | bytes | float] = [job_id, _ms(image_ttl), WAKEUPS_KEPT]
+        keys = [k.job(job_id), k.waiting, k.owed, k.submitted, k.wakeups, *indexes, k.expiry, *k.own(job_id)]
+        args: list[str | bytes | float] = [job_id, nfe, _ms(image_ttl), WAKEUPS_KEPT]
         return cast(bytes, (await self._run_to_disk("resume", keys, args))[0])
 
     async def teach(self, job_id: str, lessons: str, added: Mapping[str, float]) -> bytes:

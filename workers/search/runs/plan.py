@@ -82,11 +82,7 @@ def final(sampling: Sampling, steps: int) -> Sampling:
 
 def cap(request: GenerateRequest) -> int:
     """The whole budget in NFE: forwards buy at least one evaluation for every `rows` of them."""
-    budget = request.budget
-    caps = [] if budget.nfe is None else [budget.nfe]
-    if budget.forwards is not None:
-        caps.append(budget.forwards // request.sampler.rows)
-    return min(caps)
+    return request.budget.most_nfe(request.sampler.rows)
 
 
 def steered(request: GenerateRequest, sampling: Sampling, methods: Iterable[SamplerOffer]) -> tuple[Sampling, ...]:

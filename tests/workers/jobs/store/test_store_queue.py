@@ -176,6 +176,7 @@ async def test_ended_jobs_expire_from_records_and_listings(valkey_url: str, stor
     assert left == {
         store.keys.wakeups,
         store.keys.waiting,
+        store.keys.owed,
         store.keys.submitted,
         store.keys.jobs,
         store.keys.of_status(Status.QUEUED),

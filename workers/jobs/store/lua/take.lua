@@ -1,12 +1,16 @@
 -- Take a job that waits, or whose lease has run out, under a new fencing token.
 -- include: clock
-local job, waiting, leases, queued, running, events = unpack(KEYS)
+-- include: owed
+local job, waiting, leases, queued, running, events, owed = unpack(KEYS)
 local id, consumer, nonce, now, lease = unpack(ARGV)
 local status, token, before = unpack(redis.call('HMGET', job, 'status', 'token', 'before'))
 if status == 'running' and token and string.sub(token, -#nonce) == nonce then
   return {before, redis.call('HGETALL', job)}
 end
-if status ~= 'queued' then redis.call('ZREM', waiting, id) end
+if status ~= 'queued' then
+  redis.call('ZREM', waiting, id)
+  owe(owed, id)
+end
 if status ~= 'running' then redis.call('ZREM', leases, id) end
 if not status then
   redis.call('ZREM', queued, id)
@@ -24,6 +28,7 @@ redis.call('ZADD', leases, at + lease, id)
 if status == 'queued' then
   redis.call('HSET', job, 'status', 'running', 'started_at', now)
   redis.call('ZREM', waiting, id)
+  owe(owed, id)
   redis.call('ZREM', queued, id)
   redis.call('ZADD', running, redis.call('HGET', job, 'created_at'), id)
   redis.call('XADD', events, '*', 'type', 'running', 'data', '{}')

@@ -1,7 +1,8 @@
 -- The move to a terminal status: queue, indexes, expiry of all that belongs to the job, and the last event.
 -- Its first write takes memory from nothing, so that it is let through where memory is full, and all that follows with it.
-local function finish(job, waiting, leases, from, to, expiry, rounds, curve, events, images, a)
+local function finish(job, waiting, owed, leases, from, to, expiry, rounds, curve, events, images, a)
   redis.call('ZREM', waiting, a.id)
+  owe(owed, a.id)
   redis.call('ZREM', leases, a.id)
   redis.call('ZREM', from, a.id)
   if a.fields then redis.call('HSET', job, unpack(a.fields)) end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -31,6 +31,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now
+
+    def complete(self, work: Coroutine[Any, Any, None], seconds: float) -> None:
+        """Run `work` to its end, and whatever else is under way to no end.
+
+        Raises:
+            TimeoutError: it takes longer than so many seconds.
+            Deadlock: see the class.
+        """
+        try:
+            self.run_until_complete(asyncio.wait_for(work, seconds))
+        finally:
+            while tasks := asyncio.all_tasks(self):
+                for task in tasks:
+                    task.cancel()
+                self.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
 
 class _Jumping(selectors.SelectSelector):

@@ -21,6 +21,8 @@ LATENCY = 0.002
 #: What the store's scripts ask for the time, and what they ask here.
 TIME = "local now = redis.call('TIME')\n  return now[1] * 1000 + math.floor(now[2] / 1000)"
 VIRTUAL = "return tonumber(redis.call('GET', 'virtual:now'))"
+#: Of a write: it does not arrive, or its answer does not; its process dies before, or after it.
+FATES = ("lost", "unanswered", "killed before", "killed after")
 #: Scripts that tell nobody anything new.
 QUIET = ("-- Heartbeat", "-- The job that is to be claimed next", "-- Jobs of each status")
 
@@ -32,6 +34,7 @@ class World:
         loop, draw: the clock and the source of all chance.
         lost, twice: how likely it is that a call or its answer is lost, and that a call arrives twice.
         disturbances: faults after which something may have to be computed again.
+        fate: asked of every write of a coordinator, by its number, what becomes of it: one of `FATES`, or None.
         story: what happened, `(seconds, text)`.
     """
 
@@ -40,6 +43,8 @@ class World:
         self.lost = self.twice = 0.0
         self.disturbances = 0
         self.story: list[tuple[float, str]] = []
+        self.fate: Callable[[int], str | None] = lambda number: None
+        self.writes = 0
         self._began = loop.now
 
     def tell(self, text: str) -> None:
@@ -104,11 +109,13 @@ class Process:
     Attributes:
         alive: a process that is not never hears from anything again.
         stalled_until, cut_until: it stands still, or has no connection, until then.
+        killed: called when it dies by itself.
     """
 
     def __init__(self, name: str, world: World, server: Server) -> None:
         self.name, self.world, self.server = name, world, server
         self.alive, self.stalled_until, self.cut_until = True, 0.0, 0.0
+        self.killed: Callable[[], None] = lambda: None
 
     async def leg(self) -> None:
         """One way over the network."""
@@ -118,6 +125,11 @@ class Process:
         if not self.alive:
             await asyncio.Event().wait()
 
+    async def die(self) -> None:
+        """End here and now."""
+        self.killed()
+        await asyncio.Event().wait()
+
     async def ask(self, call: Callable[[], T], *, news: bool = True, clock: bool = False) -> T:
         """A call of the store: there, carried out, and back; it may be lost on either way, or arrive twice.
 
@@ -125,14 +137,22 @@ class Process:
             redis.exceptions.ConnectionError: it was, or there is no connection.
         """
         await self.leg()
+        special = None
+        if news and self.name.startswith("coordinator"):
+            self.world.writes += 1
+            special = self.world.fate(self.world.writes)
+        if special == "killed before":
+            await self.die()
         fate, lost = self.world.draw.random(), self.world.lost
-        if fate < lost or self.world.loop.now < self.cut_until:
+        if fate < lost or special == "lost" or self.world.loop.now < self.cut_until:
             raise RedisConnectionError("connection lost")
         answer = self.server.carry_out(call, news=news, clock=clock)
         if fate < lost + self.world.twice:
             answer = self.server.carry_out(call, news=news, clock=clock)
+        if special == "killed after":
+            await self.die()
         await self.leg()
-        if fate > 1 - lost or self.world.loop.now < self.cut_until:
+        if fate > 1 - lost or special == "unanswered" or self.world.loop.now < self.cut_until:
             raise RedisConnectionError("the answer was lost")
         return answer
 

@@ -65,17 +65,29 @@ def run_schedule(seed: int, client: Redis) -> Outcome:
         world = World(loop, seed)
         with seeded(world):
             try:
-                loop.run_until_complete(asyncio.wait_for(_course(world, Server(client, world), outcome), OVER))
+                loop.complete(_course(world, Server(client, world), outcome), OVER)
             except Broken as error:
                 outcome.problem = str(error)
             except (TimeoutError, Deadlock):
                 outcome.problem = "not over after an hour"
-            finally:
-                for task in asyncio.all_tasks(loop):
-                    task.cancel()
-                loop.run_until_complete(asyncio.sleep(0))
         outcome.story = world.story
     return outcome
+
+
+async def one_job(service: Service, algorithm: str, *, extended: bool) -> None:
+    """Submit a job of `algorithm`, perhaps extend it, and hold its end against an undisturbed one.
+
+    Raises:
+        Broken: something is not as it must be.
+    """
+    job = (await service.request("POST", "/generate", json=_body(algorithm, 6, 1, 1))).json()
+    ended = await _end(service, job["links"]["self"])
+    if extended:
+        more = {"nfe": ended["progress"]["nfe_budget"] + 4 * STEPS}
+        await service.request("POST", job["links"]["extend"], json=more)
+        ended = await _end(service, job["links"]["self"])
+    await _check(service, ended, canceled=False)
+    _check_store(service, 1)
 
 
 async def _course(world: World, server: Server, outcome: Outcome) -> None:

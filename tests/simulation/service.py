@@ -119,6 +119,7 @@ class Service:
             coordinator = Coordinator(SETTINGS.model_dump(mode="json"), *pools)
         coordinator.name = process.name
         self.running.append((process, coordinator))
+        process.killed = lambda: self.replace(process)
 
     def kill(self, place: int) -> None:
         """End a coordinator as SIGKILL does: nothing that it has under way comes to an end."""
@@ -126,6 +127,11 @@ class Service:
         process.alive = False
         self.world.disturbances += 1
         coordinator.stop()
+
+    def replace(self, process: Process) -> None:
+        """Kill a coordinator, and start another."""
+        self.kill(next(place for place, (one, _) in enumerate(self.running) if one is process))
+        self.start()
 
     async def drain(self, place: int) -> None:
         """End a coordinator as SIGTERM does."""

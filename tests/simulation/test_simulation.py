@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from redis import Redis
 
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.schedule import run_schedule
-from tests.simulation.valkey import valkey
 
 SCHEDULES = 60
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Redis]:
-    with valkey() as client:
-        yield client
 
 
 def test_whatever_goes_wrong_every_job_ends_as_if_nothing_had(server: Redis) -> None:

@@ -36,6 +36,7 @@ class Queue(Lookup):
     """Jobs on their way from submission to their end."""
 
     _woken = "0"  # the last wake-up
+    _unanswered: tuple[str, str, str] | None = None  # consumer, job and nonce of a taking whose answer was lost
 
     # --- the gateway's side ------------------------------------------------------------------------------------------
 
@@ -147,13 +148,17 @@ class Queue(Lookup):
             held: ids of jobs that the consumer works on, which it is not given again.
         """
         deadline = time.monotonic() + block
+        if self._unanswered is not None and self._unanswered[0] == consumer and self._unanswered[1] not in held:
+            _, job_id, nonce = self._unanswered
+            if claim := await self._take(consumer, job_id, nonce):
+                return claim
         while True:
             job_id = await self._next(held)
             if job_id is None:
                 if (left := deadline - time.monotonic()) <= 0:
                     return None
                 await self._wait_for_jobs(left)
-            elif claim := await self._take(consumer, job_id):
+            elif claim := await self._take(consumer, job_id, secrets.token_hex(8)):
                 return claim
 
     @reachable
@@ -168,9 +173,10 @@ class Queue(Lookup):
             self._woken = entries[-1][0].decode()
 
     @reachable
-    async def _take(self, consumer: str, job_id: str) -> Claim | None:
-        nonce = secrets.token_hex(8)
+    async def _take(self, consumer: str, job_id: str, nonce: str) -> Claim | None:
+        self._unanswered = consumer, job_id, nonce
         taken = await self.scripts.take(job_id, consumer, nonce, now=time.time(), lease=self.settings.lease)
+        self._unanswered = None
         if taken is None:
             return None
         before, flat = taken

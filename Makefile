@@ -45,6 +45,7 @@ bench: setup  ## the engine against its ceiling, loops, mixed load, the whole se
 
 simulate: setup  ## the whole service on virtual time under random faults; SIMULATE="--schedules 100000"
 	$(BIN)/python -m tests.simulation $(SIMULATE)
+	COURSES=200 $(BIN)/python -m pytest -q --timeout 600 tests/simulation/test_store_machine.py
 
 lock: setup  ## pin the dependencies anew, with hashes and without addresses
 	for extra in workers dev; do $(BIN)/uv pip compile --quiet pyproject.toml --extra $$extra --universal \

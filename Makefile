@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 UV_VERSION := 0.13.9
 
-.PHONY: setup demo test lint serve loadtest evaluate study bench simulate lock clean
+.PHONY: setup demo test lint serve loadtest evaluate study bench simulate chaos lock clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,9 @@ bench: setup  ## the engine against its ceiling, loops, mixed load, the whole se
 simulate: setup  ## the whole service on virtual time under random faults; SIMULATE="--schedules 100000"
 	$(BIN)/python -m tests.simulation $(SIMULATE)
 	COURSES=200 $(BIN)/python -m pytest -q --timeout 600 tests/simulation/test_store_machine.py
+
+chaos: setup  ## a service whose processes are killed and frozen; CHAOS="--minutes 30"
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 lock: setup  ## pin the dependencies anew, with hashes and without addresses
 	for extra in workers dev; do $(BIN)/uv pip compile --quiet pyproject.toml --extra $$extra --universal \

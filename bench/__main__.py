@@ -28,6 +28,7 @@ PARTS = {
     "f": "device",
     "g": "control_plane",
     "h": "guided_load",
+    "i": "log_sizes",
     "scale": "scale",
 }
 #: Of the network; 0 is all cores. Fewer serve to measure beside other work, whose turns would hold all of them up.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from sitsearch.service.client import Client
 from sitsearch.workers.jobs.processes import die_with_parent
+from sitsearch.workers.jobs.store.keys import Keys
 from sitsearch.workers.settings import Settings
 
 START_TIMEOUT = 300.0
@@ -114,10 +115,23 @@ def _redis(config: Settings) -> Iterator[tuple[str, EmbeddedValkey | None]]:
         yield valkey.url, valkey
 
 
-def _look_after(valkey: EmbeddedValkey, say: Callable[[str], None]) -> None:
-    """Start the embedded Valkey again if it has ended."""
+def _look_after(valkey: EmbeddedValkey, say: Callable[[str], None], flag: str, room: bool) -> bool:
+    """Start the embedded Valkey again if it has ended, and see whether its disk has room.
+
+    Args:
+        valkey, say: see `supervise`.
+        flag: see `EmbeddedValkey.heed_disk`.
+        room: the disk had some.
+
+    Returns:
+        Whether it has.
+    """
     if valkey.alive:
-        return
+        has = valkey.heed_disk(flag)
+        if has != room:
+            full = f"the disk of {valkey.folder} is full: no new jobs are taken until there is room"
+            say("there is room on the disk again" if has else full)
+        return has
     from sitsearch.workers.jobs.embedded import EmbeddedValkeyError
 
     say(f"the embedded Valkey ended unexpectedly (see {valkey.folder / 'valkey.log'}); starting it again")
@@ -126,6 +140,7 @@ def _look_after(valkey: EmbeddedValkey, say: Callable[[str], None]) -> None:
     except EmbeddedValkeyError as error:
         say(f"{error}; trying again")
         time.sleep(RESTART_PAUSE)
+    return room
 
 
 def supervise(config: Settings, *, say: Callable[[str], None], stop: threading.Event) -> None:
@@ -167,9 +182,10 @@ def supervise(config: Settings, *, say: Callable[[str], None], stop: threading.E
         _await_ready(url, children, stop)
         if not stop.is_set():
             say(f"ready: {url} (interface description at {url}/docs); Ctrl-C stops everything")
+        room, flag = True, Keys(config.key_prefix).tight
         while not stop.wait(0.5):
             if valkey is not None:
-                _look_after(valkey, say)
+                room = _look_after(valkey, say, flag, room)
             for child in children:
                 if not child.alive:
                     say(f"{child.name} ended unexpectedly (see {child.log}); starting it again")

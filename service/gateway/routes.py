@@ -384,8 +384,9 @@ async def healthz() -> dict[str, Any]:
 
 @router.get("/readyz", tags=["operation"])
 async def readyz(context: Ctx) -> dict[str, Any]:
-    """Jobs can be taken and run: Redis answers, and workers have said what they offer."""
+    """Jobs can be taken and run: Redis answers and has room, and workers have said what they offer."""
     await context.offer()
+    await context.store.check_room()
     return {"status": "ready"}
 
 

@@ -10,17 +10,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from io import BufferedRandom
 from pathlib import Path
 from typing import Self
 
 from redis import Redis
-from redis.exceptions import BusyLoadingError
+from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sitsearch.workers.errors import SitsearchError
 from sitsearch.workers.jobs.processes import die_with_parent
 
+#: Bytes that the disk is to have free for new jobs to be taken, and seconds for which it is said that it has not.
+ROOM, FLAG = 64 * 2**20, 30
 _START_TIMEOUT, _STOP_TIMEOUT, _LOCK_TIMEOUT = 30.0, 10.0, 3.0
 
 
@@ -59,6 +62,7 @@ class EmbeddedValkey:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket_dir: str | None = None
         self._lock: BufferedRandom | None = None
+        self._tight = False
 
     @property
     def url(self) -> str:
@@ -78,6 +82,27 @@ class EmbeddedValkey:
     def alive(self) -> bool:
         """The server runs."""
         return self._process is not None and self._process.poll() is None
+
+    def heed_disk(self, flag: str, room: int = ROOM) -> bool:
+        """Whether the disk has room; call it every few seconds.
+
+        Where it has none, the server is told to sync once a second, as one that syncs every write ends when it cannot
+        write; and a key is set by which whoever uses the store knows.
+
+        Args:
+            flag: the key, which lasts for `FLAG` seconds.
+            room: bytes that are to be free.
+        """
+        tight = shutil.disk_usage(self.folder).free < room
+        if tight or self._tight:
+            with suppress(RedisError, OSError), Redis.from_url(self.url, retry=None, socket_timeout=2) as client:
+                client.config_set("appendfsync", "everysec" if tight else "always")
+                self._tight = tight
+                if tight:
+                    client.set(flag, "disk", ex=FLAG)
+                else:
+                    client.delete(flag)
+        return not tight
 
     def start_again(self) -> None:
         """Start the server once more after it has ended, at the same address.
@@ -141,7 +166,7 @@ class EmbeddedValkey:
             "unixsocketperm": "700",
             "dir": str(self.folder),
             "appendonly": "yes",
-            "appendfsync": "always",
+            "appendfsync": "everysec" if self._tight else "always",
             "save": "",
             "maxmemory-policy": "noeviction",
         }

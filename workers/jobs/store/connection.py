@@ -98,6 +98,16 @@ class Connection:
         """
         return cls(client_of(url, connections=connections), settings)
 
+    @reachable
+    async def check_room(self) -> None:
+        """Return if there is room for new jobs.
+
+        Raises:
+            StoreFull: whoever runs the store says that there is none.
+        """
+        if what := await cast(Awaitable[bytes | None], self.redis.get(self.keys.tight)):
+            raise StoreFull(what.decode(), "it is kept for the jobs there are")
+
     async def leave_server(self) -> None:
         """Close all connections, so that the next calls go to whom the address means by now."""
         await self.redis.connection_pool.disconnect()

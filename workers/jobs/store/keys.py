@@ -18,6 +18,7 @@ may touch several of them. An id comes last in its key, so no id can be mistaken
     P:jobs:<status>       zset    those of one status                                                 [3]
     P:expiry              zset    ended jobs by the time at which their records expire                [3]
     P:idempotency:<hash>  hash    `job`, its `key` and the body `digest`, by hash of a client's key   [4]
+    P:tight               string  what the store is short of, while it is; set by who runs it
     P:offer               string  JSON of `Offer`: what the workers offer                             [5]
     P:workers             zset    names of workers by the time of their last report                   [5]
     P:worker:<name>       hash    a worker's figures                                                  [5]
@@ -73,6 +74,7 @@ class Keys:
         self.expiry = f"{self.root}:expiry"
         self.offer = f"{self.root}:offer"
         self.workers = f"{self.root}:workers"
+        self.tight = f"{self.root}:tight"
 
     def job(self, job_id: str) -> str:
         """The job's record."""

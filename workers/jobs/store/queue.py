@@ -50,6 +50,7 @@ class Queue(Lookup):
             IdempotencyConflict: the key was used with another digest within `IDEMPOTENCY_TTL`.
             QueueFull: `settings.max_queued` jobs wait, or jobs that may spend `settings.max_queued_nfe` together.
         """
+        await self.check_room()
         outcome, job_id = await self.scripts.submit(
             job.id,
             encode_job(job),
@@ -104,6 +105,7 @@ class Queue(Lookup):
         Raises:
             JobChanged: it is not as it was read; nothing was written.
         """
+        await self.check_room()
         more = [*job.extensions, extension]
         raised = {"nfe_budget": extension.nfe, "forwards_budget": extension.nfe * job.request.sampler.rows}
         progress = job.progress.model_copy(
@@ -129,6 +131,7 @@ class Queue(Lookup):
         Raises:
             JobChanged: it has succeeded, or there is no such job; nothing was written.
         """
+        await self.check_room()
         left = job.request.budget.most_nfe(job.request.sampler.rows) - job.usage.nfe_search
         nfe = max(0, left + sum(extension.nfe for extension in job.extensions))
         if await self.scripts.resume(job.id, nfe=nfe, image_ttl=self.settings.image_ttl) != b"ok":

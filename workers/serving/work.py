@@ -19,10 +19,12 @@ from sitsearch.models.condition import Condition
 from sitsearch.models.verifiers.errors import VerifierUnavailable
 from sitsearch.workers.engine.orders import orders_of
 from sitsearch.workers.errors import SearchError, UnknownName
-from sitsearch.workers.jobs.images import decode_png, encode_png
-from sitsearch.workers.jobs.job import Candidate, Job, Result, StopReason, Usage
+from sitsearch.workers.jobs.errors import StoreUnavailable
+from sitsearch.workers.jobs.images import decode_png, encode_png, encode_thumbnail
+from sitsearch.workers.jobs.job import Candidate, Job, Result, Round, StopReason, Usage
 from sitsearch.workers.jobs.offer import ModelOffer, Offer, SamplerOffer, VerifierOffer
 from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.shown import MANY, shown
 from sitsearch.workers.jobs.store import Claim, JobStore
 from sitsearch.workers.search.algorithms.lookahead import MOST_REFERENCES
 from sitsearch.workers.search.base import Proposal
@@ -106,6 +108,7 @@ class Work(Executor[np.ndarray]):
         self._preview = any("preview" in verifier.needs for verifier in self._selectors)
         self._slots, self._wasted = Slots(pools.slots), _Wasted(claim.job)
         self._steers = getattr(ALGORITHMS[request.search.algorithm], "steers", False)
+        self._pictures: np.ndarray | None = None  # of the round under way
         self._states: dict[Recipe, np.ndarray] = {}  # of what may guide others: every replica needs all of them
         self._retaken, self._draining, self._over = claim.taken_over, False, False
         self._deadline: float | None = None  # of `time.monotonic`
@@ -173,6 +176,7 @@ class Work(Executor[np.ndarray]):
                 self._wasted.add_all(proposals)
                 raise OutOfTime from None
         self._wasted.add(made.nfe_again, made.forwards_again, made.gradients_again)
+        self._pictures = made.images
         return made
 
     async def _sample(self, proposals: Sequence[Proposal]) -> Made[np.ndarray]:
@@ -250,6 +254,7 @@ class Work(Executor[np.ndarray]):
         """
         logged = run.log()
         images = await _encoded(fresh)
+        await self._show(logged)
         await patiently(
             lambda: self._store.append_round(
                 self._claim,
@@ -264,6 +269,22 @@ class Work(Executor[np.ndarray]):
         self._told(logged.candidates)
         if self._draining:
             raise Drained
+
+    async def _show(self, logged: Round) -> None:
+        """Put some of the round's candidates where pages find them, before they learn of the round."""
+        pictures, self._pictures = self._pictures, None
+        most = self._store.settings.thumbnails
+        if pictures is None or not logged.candidates or not most:
+            return
+        page = shown(logged, most if logged.round * most < MANY else 1)
+        places = {candidate.id: place for place, candidate in enumerate(logged.candidates)}
+        thumbnails = await asyncio.to_thread(
+            lambda: {candidate.id: encode_thumbnail(pictures[places[candidate.id]]) for candidate in page.candidates}
+        )
+        try:
+            await self._store.show(self._job.id, page, thumbnails)
+        except StoreUnavailable as error:  # a page without pictures is no reason to wait
+            log.info("job %s shows no pictures of round %d: %s", self._job.id, logged.round, error)
 
     async def _asked(self, name: str, method: Any, *arguments: Any) -> Any:
         """What a verifier answers; while what it asks in turn is away, the job waits, and says so.

@@ -8,6 +8,7 @@ from typing import Any, cast
 from sitsearch.workers.jobs.errors import RoundOutOfOrder
 from sitsearch.workers.jobs.job import Progress, Round, Usage
 from sitsearch.workers.jobs.logged import LoggedRound, logged, pack, unpack
+from sitsearch.workers.jobs.shown import chosen, scores_of
 from sitsearch.workers.jobs.store.connection import Connection, reachable
 from sitsearch.workers.jobs.store.records import Claim, to_json
 
@@ -63,6 +64,7 @@ class Rounds(Connection):
         point = progress.curve[-1] if progress.curve else None
         scalars = progress.model_copy(update={"curve": ()})
         event = scalars.model_dump(exclude={"curve"}) | {"point": point and point.model_dump()}
+        event["candidates"] = scores_of(chosen(round.candidates, self.settings.thumbnails))
         outcome, due = await self.scripts.append_round(
             claim.job.id,
             claim.token,

@@ -22,6 +22,10 @@ class Settings(BaseSettings):
     job_ttl: float = Field(7 * 86_400, gt=0, description="how long a finished job is kept")
     image_ttl: float = Field(86_400, gt=0, description="how long images are kept after their last change")
 
+    thumbnails: int = Field(
+        24, ge=0, le=256, description="candidates of a round that the studio shows, with small pictures; 0 shows none"
+    )
+
     # Gateway
     host: str = Field("127.0.0.1", description="address the gateway listens on")
     port: int = Field(8000, ge=0, le=65_535, description="port the gateway listens on")

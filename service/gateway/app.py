@@ -13,7 +13,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from sitsearch.service.gateway import problems
+from sitsearch.service import studio
+from sitsearch.service.gateway import gallery, problems
 from sitsearch.service.gateway.metrics import HttpMetrics, MetricsMiddleware
 from sitsearch.service.gateway.planning import ExtendRequest
 from sitsearch.service.gateway.routes import Context, router
@@ -59,11 +60,15 @@ def create_app(settings: Settings, *, store: JobStore | None = None) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
         responses={
             "default": {"description": "A problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {"schema": _PROBLEM}}}
         },
     )
     app.include_router(router)
+    app.include_router(gallery.router)
+    studio.install(app)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
     problems.install(app)
     _document_body(app)

@@ -18,6 +18,14 @@ from sitsearch.workers.search.runs.defaults import class_index, is_log_probabili
 from sitsearch.workers.search.runs.plan import gradients_kept, reserved, sampling_of
 from sitsearch.workers.search.runs.start import JUDGES_SETS, start_run
 
+#: Problems of what does not go together, by the field at fault.
+UNSUITABLE = {
+    "stop": "stop-unsuitable",
+    "guide": "guide-unsuitable",
+    "auditors": "guide-unsuitable",
+    "start_from": "start-unsuitable",
+}
+
 Named = TypeVar("Named", ModelOffer, VerifierOffer, AlgorithmOffer, SamplerOffer)
 
 
@@ -164,9 +172,7 @@ def _check_budget(
         sampling = sampling_of(request, method)
         start_run(request, method, methods)
     except Unsuitable as error:
-        slug = {"stop": "stop-unsuitable", "guide": "guide-unsuitable", "auditors": "guide-unsuitable"}.get(
-            error.field.partition(".")[0], "sampler-unsuitable"
-        )
+        slug = UNSUITABLE.get(error.field.partition(".")[0], "sampler-unsuitable")
         raise _refusal(slug, error.field, error.message) from None
     except pydantic.ValidationError as error:  # what an algorithm's schema does not tell
         found = [

@@ -20,6 +20,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from sitsearch.service.gateway import sse
 from sitsearch.service.gateway.body import read_json, validate
+from sitsearch.service.gateway.candidates import with_start
 from sitsearch.service.gateway.checks import admit
 from sitsearch.service.gateway.metrics import HttpMetrics, render
 from sitsearch.service.gateway.planning import ExtendRequest, PlanView, check_log, extension_of, plan_view
@@ -176,7 +177,7 @@ async def generate(
         raise Invalid([FieldError(field="Idempotency-Key", message=f"must have 1 to {_MAX_KEY} characters")])
     asked = validate(GenerateRequest, await read_json(request, context.settings.max_body))
     offer = await context.offer()
-    admitted, indices = admit(asked, offer, max_nfe=context.settings.max_nfe)
+    admitted, indices = admit(await with_start(asked, context), offer, max_nfe=context.settings.max_nfe)
     await check_log(admitted, offer, context.settings.max_log_mb)
     if dry_run:
         response.status_code, learnt = 200, await context.learnt(admitted)
@@ -291,8 +292,17 @@ async def image(
     result = snapshot.job.result
     if result is not None and candidates == tuple(image.candidate.id for image in result.images):
         png = with_proof(png, int(rank), result, snapshot.job)
+    return png_response(png, if_none_match, caching_of(snapshot))
+
+
+def caching_of(snapshot: Snapshot) -> str:
+    """How long what belongs to a job may be kept by who asks for it."""
+    return "private, max-age=86400, immutable" if snapshot.job.status.terminal else "no-cache"
+
+
+def png_response(png: bytes, if_none_match: str | None, caching: str) -> Response:
+    """A picture, or 304 where the client has it."""
     tag = f'"{hashlib.sha256(png).hexdigest()[:32]}"'
-    caching = "private, max-age=86400, immutable" if snapshot.job.status.terminal else "no-cache"
     headers = {"ETag": tag, "Cache-Control": caching}
     known = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
     if tag in known or "*" in known:

@@ -27,6 +27,7 @@ class JobLinks(SelfLink):
     """What can be done with a job; `images` are of the best candidates so far, best first."""
 
     events: str
+    rounds: str
     cancel: str
     extend: str
     resume: str
@@ -138,6 +139,7 @@ def job_view(snapshot: Snapshot, root: str) -> JobView:
         links=JobLinks(
             self_=self_,
             events=f"{self_}/events",
+            rounds=f"{self_}/rounds",
             cancel=f"{self_}/cancel",
             extend=f"{self_}/extend",
             resume=f"{self_}/resume",

@@ -17,6 +17,7 @@ from pydantic import (
 
 from sitsearch.workers.jobs.base import MAX_SEED, MAX_STEPS, PRIORITIES, Count, Real, Schema
 from sitsearch.workers.jobs.guides import Gradient, GradientOptions
+from sitsearch.workers.jobs.recipe import Recipe
 
 MAX_NFE = 10_000_000
 MAX_IMAGES = 64
@@ -240,6 +241,30 @@ class Target(Schema):
     confidence: Annotated[Real, Field(gt=0, lt=1)] = 0.95
 
 
+class StartFrom(Schema):
+    """The noise that a search begins with: that of a `candidate` of another `job`, or of a `recipe`.
+
+    Of a recipe only what lies at t = 0 is taken. The gateway finds the recipe of a candidate.
+    """
+
+    job: Annotated[str, Field(max_length=100)] | None = None
+    candidate: Annotated[str, Field(max_length=100)] | None = None
+    recipe: Recipe | None = None
+
+    @field_validator("recipe")
+    @classmethod
+    def _at_noise(cls, recipe: Recipe | None) -> Recipe | None:
+        return None if recipe is None else recipe.noise
+
+    @model_validator(mode="after")
+    def _whole(self) -> StartFrom:
+        if (self.job is None) != (self.candidate is None):
+            raise ValueError("`job` and `candidate` go together")
+        if self.job is None and self.recipe is None:
+            raise ValueError("needs a `job` and its `candidate`, or a `recipe`")
+        return self
+
+
 class StopRules(Schema):
     """End before the budget is spent: at a score, or after so many NFE without a better one.
 
@@ -259,6 +284,7 @@ class GenerateRequest(Schema):
     Of many conditions, `allocation` shares the budget out evenly, or by what each is expected to gain from more.
     `guide` has trajectories follow a verifier's gradient; `off` has none, and left open it is the algorithm's choice.
     `diversity` is how much it counts that several images differ: 0 gives the best by score, 1 the most different ones.
+    `start_from` names the first noise of the search; all others are its own.
     `priority` is the job's share of the samplers in relation to the shares of other jobs.
     """
 
@@ -276,6 +302,7 @@ class GenerateRequest(Schema):
     sampler: SamplerChoice = SamplerChoice()
     guide: Annotated[GuideChoice | None, BeforeValidator(_guide)] = None
     stop: StopRules = StopRules()
+    start_from: StartFrom | None = Field(None, exclude_if=lambda start: start is None)
     priority: Annotated[Real, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = 1.0
 
     @field_validator("per_condition", "allocation")
@@ -316,6 +343,14 @@ class GenerateRequest(Schema):
         named += [(f"verifier.members.{place}", name) for place, name in enumerate(members or ())]
         named += [(f"auditors.{place}", name) for place, name in enumerate(self.auditors)]
         return (*named, ("guide.verifier", guide.verifier)) if (guide := self.gradient) else tuple(named)
+
+    @field_validator("start_from")
+    @classmethod
+    def _of_one(cls, value: StartFrom | None, info: ValidationInfo) -> StartFrom | None:
+        condition = info.data.get("condition")
+        if value is not None and condition is not None and condition.is_many:
+            raise ValueError("goes with one condition")
+        return value
 
     @model_validator(mode="after")
     def _goes_together(self) -> GenerateRequest:

@@ -65,6 +65,7 @@ class Allowance(Schema):
         steered: the same by stochastic methods, for searches that use several.
         guided: both of them guided by a verifier's gradient, for searches that choose what they guide.
         gradients: of a verifier, that all candidates together may take; None is any number.
+        start: the noise that the search begins with, if that is not its own first one.
     """
 
     seed: int
@@ -74,6 +75,13 @@ class Allowance(Schema):
     steered: tuple[Sampling, ...] = ()
     guided: tuple[Sampling, ...] = Field((), exclude_if=lambda guided: not guided)
     gradients: int | None = Field(None, exclude_if=lambda gradients: gradients is None)
+    start: Recipe | None = Field(None, exclude_if=lambda start: start is None)
+
+    def fresh(self, round: int, index: int) -> Recipe:
+        """The start noise that `random` would draw there: the very first one may be given."""
+        if self.start is not None and round == index == 0:
+            return self.start
+        return Recipe(seed=self.seed, round=round, index=index)
 
     def of(self, recipe: Recipe) -> Sampling:
         """How a recipe is sampled: by the method that it names, or the request's, and guided as it is."""
@@ -121,7 +129,8 @@ class State(Schema):
 
     def fresh(self, index: int) -> Recipe:
         """A new start noise, named by this round and `index`."""
-        return Recipe(seed=self.allowance.seed, round=self.round, index=index, method=self.sampling.named)
+        noise = self.allowance.fresh(self.round, index)
+        return noise.model_copy(update={"method": self.sampling.named})
 
     def trajectory(self, index: int) -> Recipe:
         """The same noise, integrated to the end in one go."""
@@ -148,6 +157,8 @@ class Search(Protocol[S]):
     Attributes:
         name, title, reference: as `GET /algorithms` shows them.
         stochastic: it needs an SDE sampler: copies of a trajectory must part.
+        plain_start: its recipes are counted in steps from a plain noise, so that a moved one is no start for it; it may
+            be left out where that is not so.
         exact: how much is spent does not depend on the scores, so that a plan is exact.
         paper: the options that its paper's experiments name, which the preset `paper` stands for.
         Options, State: its options and state. An option that scales with compute is None where a request leaves it

@@ -18,11 +18,13 @@ from ray.serve.handle import DeploymentHandle
 from sitsearch.models.verifiers.errors import VerifierUnavailable
 from sitsearch.workers.engine.orders import conditions_of, orders_of
 from sitsearch.workers.errors import SearchError, UnknownName
-from sitsearch.workers.jobs.images import decode_png, encode_png
-from sitsearch.workers.jobs.job import Candidate, Job, Result, StopReason, Usage
+from sitsearch.workers.jobs.errors import StoreUnavailable
+from sitsearch.workers.jobs.images import decode_png, encode_png, encode_thumbnail
+from sitsearch.workers.jobs.job import Candidate, Job, Result, Round, StopReason, Usage
 from sitsearch.workers.jobs.logged import LoggedRound
 from sitsearch.workers.jobs.offer import ModelOffer, Offer, SamplerOffer, VerifierOffer
 from sitsearch.workers.jobs.recipe import Recipe
+from sitsearch.workers.jobs.shown import MANY, shown
 from sitsearch.workers.jobs.store import Claim, JobStore
 from sitsearch.workers.search.algorithms.lookahead import MOST_REFERENCES
 from sitsearch.workers.search.base import Proposal
@@ -107,6 +109,7 @@ class Work(Executor[np.ndarray]):
         self._preview = any("preview" in verifier.needs for verifier in self._selectors)
         self._slots, self._wasted = Slots(pools.slots), _Wasted(claim.job)
         self._steers = getattr(ALGORITHMS[request.search.algorithm], "steers", False)
+        self._pictures: np.ndarray | None = None  # of the round under way
         self._states: dict[Recipe, np.ndarray] = {}  # of what may guide others: every replica needs all of them
         self._retaken, self._draining, self._over = claim.taken_over, False, False
         self._deadline: float | None = None  # of `time.monotonic`
@@ -176,6 +179,7 @@ class Work(Executor[np.ndarray]):
                 self._wasted.add_all(proposals)
                 raise OutOfTime from None
         self._wasted.add(made.nfe_again, made.forwards_again, made.gradients_again)
+        self._pictures = made.images
         return made
 
     async def _sample(self, proposals: Sequence[Proposal]) -> Made[np.ndarray]:
@@ -252,6 +256,8 @@ class Work(Executor[np.ndarray]):
             Drained: it is logged, and another coordinator is to go on.
         """
         images = await _encoded(fresh)
+        round = run.log()
+        await self._show(round)
         await patiently(
             lambda: self._store.append_round(
                 self._claim,
@@ -260,12 +266,32 @@ class Work(Executor[np.ndarray]):
                 usage=self._wasted.added_to(run.usage),
                 images=images,
                 keep=[candidate.id for candidate in run.kept],
+                candidates=round.candidates,
             ),
             f"job {self._job.id}",
         )
-        self._told(run.log().candidates)
+        self._told(round.candidates)
         if self._draining:
             raise Drained
+
+    async def _show(self, logged: Round) -> None:
+        """Put some of the round's candidates where pages find them, before they learn of the round."""
+        pictures, self._pictures = self._pictures, None
+        most = self._store.settings.thumbnails
+        if pictures is None or not logged.candidates or not most:
+            return
+        page = shown(logged, most if logged.round * most < MANY else 1)
+        places = {candidate.id: place for place, candidate in enumerate(logged.candidates)}
+
+        def encode() -> dict[str, bytes]:
+            return {candidate.id: encode_thumbnail(pictures[places[candidate.id]]) for candidate in page.candidates}
+
+        large = pictures[0].size * len(page.candidates) > ASIDE
+        thumbnails = await asyncio.to_thread(encode) if large else encode()
+        try:
+            await self._store.show(self._job.id, page, thumbnails)
+        except StoreUnavailable as error:  # a page without pictures is no reason to wait
+            log.info("job %s shows no pictures of round %d: %s", self._job.id, logged.round, error)
 
     async def _asked(self, name: str, method: Any, *arguments: Any) -> Any:
         """What a verifier answers; while what it asks in turn is away, the job waits, and says so.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import io
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from ray.exceptions import RayActorError
 
 from bench.stub_pools import StubSampler, StubVerifier
@@ -416,3 +418,20 @@ def test_it_loads_neither_torch_nor_the_engine() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+async def test_pages_are_shown_a_part_of_each_round(store: JobStore, store_settings: Settings) -> None:
+    settings = store_settings.model_copy(update={"thumbnails": 2})
+    wanted = job(rounds=2)
+    async with coordinating(settings, Painter()):
+        await store.submit(wanted)
+        ended = await until(store, wanted)
+    pages = await store.shown(ended.id, 0, 10)
+    assert [(page.round, page.count, len(page.candidates)) for page in pages] == [(0, 1, 1), (1, 3, 2), (2, 3, 2)]
+    best = ended.result and ended.result.images[0].candidate
+    assert best in [candidate for page in pages for candidate in page.candidates], "the best of a round is shown"
+    pictures = await store.thumbnails(ended.id, [c.id for page in pages for c in page.candidates])
+    assert len(pictures) == 5
+    assert best is not None
+    with Image.open(io.BytesIO(pictures[best.id])) as picture:
+        assert np.asarray(picture.convert("RGB")).mean() == best.scores["classifier"]

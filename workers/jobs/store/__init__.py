@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from sitsearch.workers.jobs.store.board import Board
 from sitsearch.workers.jobs.store.events import Events
+from sitsearch.workers.jobs.store.gallery import Gallery
 from sitsearch.workers.jobs.store.lessons import Lessons
 from sitsearch.workers.jobs.store.queue import Queue
 from sitsearch.workers.jobs.store.records import Claim, Event, Snapshot
@@ -18,8 +19,8 @@ from sitsearch.workers.jobs.store.rounds import Rounds
 __all__ = ["Claim", "Event", "JobStore", "Snapshot"]
 
 
-class JobStore(Queue, Rounds, Events, Lessons, Board):
-    """Jobs, their queue, round logs, images and events, what they teach, and what the workers publish.
+class JobStore(Queue, Rounds, Gallery, Events, Lessons, Board):
+    """Jobs, their queue, round logs, images, events, what pages show and jobs teach, and what the workers publish.
 
     Every method raises StoreUnavailable when Redis is away.
 

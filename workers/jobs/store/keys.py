@@ -8,6 +8,8 @@ may touch several of them. An id comes last in its key, so no id can be mistaken
     P:curve:<id>          list    JSON of `CurvePoint`, by NFE                                        [1]
     P:events:<id>         stream  what happened to the job: `type` and JSON `data`; newest ~1000      [1]
     P:images:<id>         hash    PNG bytes of the best candidates so far, by candidate id            [2]
+    P:shown:<id>          hash    what pages show of each round: a packed `ShownRound` each, by number [2]
+    P:thumbnails:<id>     hash    WebP bytes of shown candidates, by candidate id                     [2]
     P:waiting             zset    the queue: waiting jobs in order of submission
     P:owed                hash    NFE that each waiting job may spend, by id, and under '' their sum
     P:leases              zset    running jobs by when their lease ends, in the server's milliseconds
@@ -91,6 +93,14 @@ class Keys:
     def images(self, job_id: str) -> str:
         """The job's images."""
         return f"{self.root}:images:{job_id}"
+
+    def shown(self, job_id: str) -> str:
+        """What pages show of the job's rounds."""
+        return f"{self.root}:shown:{job_id}"
+
+    def thumbnails(self, job_id: str) -> str:
+        """Small pictures of the candidates that are shown."""
+        return f"{self.root}:thumbnails:{job_id}"
 
     def own(self, job_id: str) -> list[str]:
         """What belongs to the job besides its record: round log, curve, events and images."""

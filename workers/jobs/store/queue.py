@@ -152,8 +152,8 @@ class Queue(Lookup):
         """
         deadline = time.monotonic() + block
         if self._unanswered is not None and self._unanswered[0] == consumer and self._unanswered[1] not in held:
-            _, job_id, nonce = self._unanswered
-            if claim := await self._take(consumer, job_id, nonce):
+            _, lost, nonce = self._unanswered
+            if claim := await self._take(consumer, lost, nonce):
                 return claim
         while True:
             job_id = await self._next(held)

@@ -56,7 +56,8 @@ class Event:
 
     Attributes:
         type: `queued`, `running`, `round`, a terminal status, or `snapshot` (where the reader starts).
-        data: for `round`, the progress without its curve and the curve's newest `point`; else empty.
+        data: for `round`, the progress without its curve, the curve's newest `point`, and `candidates` as
+            `sitsearch.workers.jobs.shown.scores_of` tells them; else empty.
     """
 
     type: str

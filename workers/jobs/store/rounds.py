@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Seque
 from typing import Any, cast
 
 from sitsearch.workers.jobs.errors import RoundOutOfOrder
-from sitsearch.workers.jobs.job import Progress, Usage
+from sitsearch.workers.jobs.job import Candidate, Progress, Usage
 from sitsearch.workers.jobs.logged import LoggedRound, pack, unpack
+from sitsearch.workers.jobs.shown import chosen, scores_of
 from sitsearch.workers.jobs.store.connection import Connection, reachable
 from sitsearch.workers.jobs.store.records import Claim, to_json
 
@@ -44,6 +45,7 @@ class Rounds(Connection):
         usage: Usage,
         images: Mapping[str, bytes],
         keep: Collection[str],
+        candidates: Sequence[Candidate] = (),
     ) -> None:
         """Log a round, with all that follows from it, in one step; also a heartbeat.
 
@@ -54,6 +56,7 @@ class Rounds(Connection):
             usage: the usage after the round.
             images: PNG bytes by candidate id; those that are not to be kept are not stored.
             keep: ids of the best candidates so far, best first, and of what may yet be; images of others are dropped.
+            candidates: of the round; its event has the scores of some.
 
         Raises:
             LeaseLost, JobCanceled: the claim no longer holds; nothing was written.
@@ -63,6 +66,7 @@ class Rounds(Connection):
         point = progress.curve[-1] if progress.curve else None
         scalars = progress.model_copy(update={"curve": ()})
         event = scalars.model_dump(exclude={"curve"}) | {"point": point and point.model_dump()}
+        event["candidates"] = scores_of(chosen(candidates, self.settings.thumbnails))
         outcome, due = await self.scripts.append_round(
             claim.job.id,
             claim.token,

@@ -218,7 +218,7 @@ def _at_once(state: AutoState) -> int:
 def _drawn(state: AutoState, number: int) -> Recipe:
     """The candidate that `random` would draw as its `number`th, counted from 0."""
     round, index = divmod(number, DRAWN_TOGETHER)
-    noise = Recipe(seed=state.allowance.seed, round=round, index=index)
+    noise = state.allowance.fresh(round, index)
     return noise.then(state.sampling.to_end(round=round, index=index))
 
 

@@ -72,6 +72,7 @@ class EpsilonGreedy:
     title: ClassVar[str] = "Epsilon-greedy noise trajectory search"
     reference: ClassVar[str] = "Ramesh and Mardani 2025, arXiv 2506.03164"
     stochastic: ClassVar[bool] = True
+    plain_start: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     paper: ClassVar[Mapping[str, Any]] = {"noises": 4, "rounds": 20, "eps": 0.4, "lam": 0.15}
     Options: ClassVar[type[base.Options]] = EpsilonGreedyOptions

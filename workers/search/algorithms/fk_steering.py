@@ -158,6 +158,7 @@ class FkSteering:
     title: ClassVar[str] = "Feynman-Kac particle steering"
     reference: ClassVar[str] = "Singhal et al. 2025, arXiv 2501.06848"
     stochastic: ClassVar[bool] = True
+    plain_start: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     paper: ClassVar[Mapping[str, Any]] = {
         "particles": 4,

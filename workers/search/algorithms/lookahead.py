@@ -68,6 +68,7 @@ class LookaheadSearch:
     title: ClassVar[str] = "Lookahead guidance"
     reference: ClassVar[str] = "arXiv 2602.03211"
     stochastic: ClassVar[bool] = False
+    plain_start: ClassVar[bool] = True
     exact: ClassVar[bool] = True
     steers: ClassVar[bool] = True
     paper: ClassVar[Mapping[str, Any]] = {}

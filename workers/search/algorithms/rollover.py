@@ -96,6 +96,7 @@ class Rollover:
     title: ClassVar[str] = "Rollover budget forcing"
     reference: ClassVar[str] = "Kim et al. 2025, arXiv 2503.19385"
     stochastic: ClassVar[bool] = True
+    plain_start: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     paper: ClassVar[Mapping[str, Any]] = {"quota": 50, "starts": 25, "batch": 1, "accept": "best"}
     Options: ClassVar[type[base.Options]] = RolloverOptions

@@ -133,6 +133,7 @@ class SuccessiveHalving:
     title: ClassVar[str] = "Successive halving on data predictions"
     reference: ClassVar[str] = "sitsearch, after Karnin et al. 2013 and Jamieson and Talwalkar 2016, arXiv 1502.07943"
     stochastic: ClassVar[bool] = False
+    plain_start: ClassVar[bool] = True
     exact: ClassVar[bool] = False  # unless `keep` is named
     paper: ClassVar[Mapping[str, Any]] = {"starts": MOST, "keep": 0.5}
     Options: ClassVar[type[base.Options]] = HalvingOptions

@@ -110,6 +110,7 @@ class TreeSearch:
     title: ClassVar[str] = "Diffusion tree search (DTS*)"
     reference: ClassVar[str] = "Jain et al. 2025, arXiv 2506.20701"
     stochastic: ClassVar[bool] = True
+    plain_start: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     #: The tree branches at every step of up to a hundred.
     paper: ClassVar[Mapping[str, Any]] = {"levels": tuple(step / 100 for step in range(100)), "batch": 1}

@@ -8,6 +8,7 @@ from typing import Any
 from sitsearch.workers.errors import BudgetTooSmall, Unsuitable
 from sitsearch.workers.jobs.guides import Gradient
 from sitsearch.workers.jobs.offer import SamplerOffer
+from sitsearch.workers.jobs.recipe import Recipe
 from sitsearch.workers.jobs.request import GenerateRequest
 from sitsearch.workers.search.base import Allowance, Search
 from sitsearch.workers.search.registry import ALGORITHMS, options_of
@@ -111,6 +112,19 @@ def plain(sampling: Sampling) -> Sampling:
     return sampling.model_copy(update={"guide": None})
 
 
+def start_of(search: Search[Any], request: GenerateRequest) -> Recipe | None:
+    """The noise that a request has its search begin with.
+
+    Raises:
+        Unsuitable: another search has moved it, and this one can begin with plain noises only.
+    """
+    noise = None if request.start_from is None else request.start_from.recipe
+    if noise is not None and noise.ops and getattr(search, "plain_start", False):
+        message = f"algorithm {search.name!r} begins with plain noises, not with one that a search has moved"
+        raise Unsuitable("start_from", message)
+    return noise
+
+
 def make_allowance(
     search: Search[Any], request: GenerateRequest, sampling: Sampling, methods: Iterable[SamplerOffer] = ()
 ) -> Allowance:
@@ -122,6 +136,7 @@ def make_allowance(
         methods: all that there are, for searches that use others besides the request's.
 
     Raises:
+        Unsuitable: see `start_of`.
         BudgetTooSmall: the budget does not leave `num_images` finished candidates and their final generation.
         pydantic.ValidationError: an option is unknown or out of range.
     """
@@ -139,6 +154,7 @@ def make_allowance(
         steered=free[1:],
         guided=every if chooses and sampling.guide is not None else (),
         gradients=None if most is None else max(0, most - kept),
+        start=start_of(search, request),
     )
     whole = 0 if chooses else request.num_images * sampling.gradients_whole
     if most is not None and most < whole + kept:

@@ -128,6 +128,7 @@ async def test_a_round_event_tells_the_progress_and_its_point(store: JobStore) -
         "best_score": 0.0,
         "target": None,
         "point": {"nfe": 40, "forwards": 80, "score": 0.0, "scores": None},
+        "candidates": {"ids": ["0-0"], "scores": {"classifier": [0.0]}},
     }
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sitsearch.workers.errors import BudgetTooSmall, SearchError, Unsuitable
 from sitsearch.workers.jobs.job import Extension
+from sitsearch.workers.jobs.recipe import Integrate, Neighbor, Recipe
 from sitsearch.workers.search.base import extend
 from sitsearch.workers.search.registry import ALGORITHMS
 from tests.workers.search.toy import METHODS, allowance_of, evaluate, finish, first_state, request, start, states
@@ -211,3 +212,19 @@ def test_extending_a_state_changes_nothing_but_what_is_left(name: str) -> None:
     state = states(request(name))[-1]
     more = extend(state, 500)
     assert more.left == state.left + 500 and ALGORITHMS[name].ask(more)
+
+
+@EACH
+def test_a_given_noise_is_the_first_that_is_tried_and_the_budget_holds(name: str) -> None:
+    noise = Recipe(seed=99, round=3, index=1, ops=(Neighbor(round=4, index=2, cosine=0.9),) * 2)
+    if getattr(ALGORITHMS[name], "plain_start", False):
+        with pytest.raises(Unsuitable, match=r"not with one that a search has moved"):
+            start(request(name, nfe=600, start_from={"recipe": noise.model_dump(mode="json")}))
+        noise = noise.prefix(0)
+    given_start = {"recipe": noise.then(Integrate(to=1.0, steps=4)).model_dump(mode="json")}
+    run = start(request(name, nfe=600, start_from=given_start))
+    first = run.ask()[0].recipe
+    assert (first.seed, first.round, first.index, first.noise.ops) == (99, 3, 1, noise.ops)
+    assert noise not in {proposal.recipe.noise for proposal in run.ask()[1:]}
+    finish(run)
+    assert 0 < run.progress.nfe_spent <= 600 and run.result().images[0].finished

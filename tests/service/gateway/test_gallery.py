@@ -12,6 +12,7 @@ from PIL import Image
 
 from sitsearch.workers.jobs.images import encode_png, encode_thumbnail
 from sitsearch.workers.jobs.job import Candidate, Round, Usage
+from sitsearch.workers.jobs.logged import logged
 from sitsearch.workers.jobs.recipe import Integrate, Neighbor, Op, Recipe, Renoise
 from sitsearch.workers.jobs.shown import shown
 from sitsearch.workers.jobs.store import JobStore
@@ -46,11 +47,12 @@ async def walked(store: JobStore) -> str:
         await store.show(claim.job.id, shown(round, 24), {name: encode_thumbnail(i) for name, i in images.items()})
         await store.append_round(
             claim,
-            round,
+            logged(round),
             progress=make_progress(number + 1),
             usage=Usage(nfe_search=40 * (number + 1)),
             images={c.id: encode_png(images[c.id], c) for c in candidates},
             keep=(candidates[-1].id,),
+            candidates=candidates,
         )
     return claim.job.id
 

@@ -66,6 +66,7 @@ async def log_round(store: JobStore, claim: Claim, index: int, *, keep: tuple[st
         usage=Usage(nfe_search=40 * (index + 1), forwards_search=80 * (index + 1)),
         images={best: png_of(best)},
         keep=(best,) if keep is None else keep,
+        candidates=make_round(index).candidates,
     )
 
 

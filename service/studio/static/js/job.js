@@ -187,18 +187,19 @@ export function showJob(main, id) {
       frame.querySelector(".sr").textContent = `${title}, score ${score(value)}`;
     }
     const small = live.pictures.get(chosen);
-    if (small && image.dataset.of !== `${chosen}!`) {
+    if (small && image.dataset.of !== chosen) {
       image.src = small;
       image.hidden = false;
+      image.dataset.of = chosen;
     }
-    if (address && image.dataset.of !== `${version}!`) {
-      picture(address, version)
-        .then((found) => {
-          image.src = found;
-          image.hidden = false;
-          image.dataset.of = `${version}!`;
-        })
-        .catch(() => {});
+    if (address && image.dataset.version !== version) {
+      image.dataset.version = version;
+      picture(address, version).then((found) => {
+        if (image.dataset.version !== version) return;
+        image.src = found;
+        image.hidden = false;
+        image.dataset.of = chosen;
+      }, () => {});
     }
     if (small || address) frame.classList.add("filled");
   }
@@ -216,7 +217,7 @@ export function showJob(main, id) {
     }
     if (top) {
       live.want(top.id);
-      drawFigure("best", over ? "The winner" : "The best so far", top.id, top.value, job.links.images[0], `${top.id}@${job.progress.round}`);
+      drawFigure("best", over ? "The winner" : "The best so far", top.id, top.value, job.links.images[0], `${id}/${top.id}/${over ? job.progress.round : ""}`);
       pictures.classList.toggle("won", Boolean(over));
     }
     pictures.classList.toggle("many", Boolean(job.request.condition.classes ?? job.request.condition.prompts ?? job.request.condition.many));

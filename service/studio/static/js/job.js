@@ -229,7 +229,7 @@ export function showJob(main, id) {
     const relative = request.verifier.members && request.verifier.rule !== "gate";
     const name = relative ? live.by : selecting(request);
     const points = relative ? progress.curve.map((point) => ({ nfe: point.nfe, score: point.scores?.[name] ?? point.score })) : progress.curve;
-    const dots = live.rounds.flatMap((round) => round.candidates.filter((one) => !one.invalid && one.phase === "search").map((one) => ({ nfe: one.at, score: one.scores[name] })));
+    const dots = live.rounds.flatMap((round) => round.candidates.filter((one) => !one.invalid && one.phase === "search" && one.time === 1).map((one) => ({ nfe: one.at, score: one.scores[name] })));
     const estimate = result?.images[0]?.estimate;
     const others = [...request.auditors, ...(relative ? request.verifier.members.slice(1) : [])];
     const audits = others
@@ -289,7 +289,7 @@ export function showJob(main, id) {
     const winner = result.images[0];
     const gain = first && !job.request.verifier.members ? `From ${score(first.scores[live.by])} to ${score(winner.score)}. ` : "";
     const estimate = winner?.estimate;
-    const worth = !estimate ? "" : estimate.method === "another_seed" ? ` From another seed, expect ${score(estimate.low)} to ${score(estimate.high)}.` : estimate.method === "audited" ? ` Auditors place it ${score(estimate.score)} standard deviations above the first candidates (${score(estimate.low)} to ${score(estimate.high)}).` : "";
+    const worth = !estimate ? "" : estimate.method === "another_seed" ? ` From another seed, expect ${score(estimate.low)} to ${score(estimate.high)}.` : estimate.method === "audited" ? ` To the auditors it lies ${Math.abs(estimate.score).toFixed(1)} standard deviations ${estimate.score < 0 ? "below" : "above"} the first candidates (${estimate.low.toFixed(1).replace("-", "−")} to ${estimate.high.toFixed(1).replace("-", "−")}).` : "";
     return `${gain}${plural(result.candidates, "candidate")} were scored; ${STOPPED[result.stopped_by] ?? result.stopped_by}.${worth}`;
   }
 

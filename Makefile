@@ -16,7 +16,7 @@ $(STAMP): requirements/dev.lock pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup  ## start the service, search for a prompt over HTTP, save demo/result.png, stop everything
+demo: setup  ## start the service, search for a prompt over HTTP, save demo/index.html, stop everything
 	$(BIN)/python -m sitsearch.service.demo --out demo
 
 test: setup lint  ## everything that must hold

@@ -1,8 +1,8 @@
-"""`make demo`: a prompt searched for twice on real parts, and a picture of what search and guidance buy.
+"""`make demo`: a prompt searched for twice on real parts, and a page that shows what search and guidance buy.
 
 Starts the whole service on a free port and searches over HTTP: at random, and by the default search, which the
-verifier's gradient guides. Saves what single samples look like beside both winners, with the curves of score against
-NFE, and stops everything.
+verifier's gradient guides. Saves a page, and a picture of the same, with what single samples look like beside both
+winners and the curves of score against NFE, and stops everything.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from matplotlib.image import imread
 
 from sitsearch.service.cli.supervisor import free_port
 from sitsearch.service.client import Client
+from sitsearch.service.demo_page import demo_page
 from sitsearch.workers.jobs.request import MAX_IMAGES
 
 HOST = "127.0.0.1"
@@ -52,6 +53,12 @@ def request(prompt: str, label: str, nfe: int, seed: int, algorithm: str) -> dic
 def singles(job: dict[str, Any]) -> list[int]:
     """Ranks of the candidates of round 0, best first: what single samples look like."""
     return [image["rank"] for image in job["result"]["images"] if image["candidate"]["recipe"]["round"] == 0]
+
+
+def first(job: dict[str, Any]) -> int:
+    """The rank of the very first candidate."""
+    recipes = [image["candidate"]["recipe"] for image in job["result"]["images"]]
+    return next(rank for rank, recipe in enumerate(recipes) if recipe["round"] == recipe["index"] == 0)
 
 
 def draw(prompt: str, panels: dict[str, tuple[bytes, float]], jobs: dict[str, dict[str, Any]], path: Path) -> None:
@@ -106,19 +113,20 @@ def main() -> None:
             service.wait(STOP_TIMEOUT)
     ranks = singles(jobs["random"])
     shown = {
-        "worst single sample": ("random", ranks[-1]),
-        "median single sample": ("random", ranks[len(ranks) // 2]),
-        f"best of {args.nfe // STEPS} at random": ("random", 0),
-        "auto, guided": ("auto", 0),
+        "the first sample": ("random", first(jobs["random"])),
+        "a median sample": ("random", ranks[len(ranks) // 2]),
+        f"the best of {args.nfe // STEPS}": ("random", 0),
+        "the default search": ("auto", 0),
     }
     panels = {
         title: (images[name][rank], jobs[name]["result"]["images"][rank]["score"])
         for title, (name, rank) in shown.items()
     }
-    (args.out / "before.png").write_bytes(panels["median single sample"][0])
+    (args.out / "before.png").write_bytes(panels["a median sample"][0])
     (args.out / "after.png").write_bytes(images["auto"][0])
     (args.out / "job.json").write_text(json.dumps(jobs, indent=2) + "\n")
     draw(args.prompt, panels, jobs, args.out / "result.png")
+    (args.out / "index.html").write_text(demo_page(args.prompt, panels, jobs))
     print(f"{args.prompt!r}, CLIPScore:")
     for title, (_, score) in panels.items():
         print(f"  {title:24s} {score:.3f}")
@@ -128,6 +136,7 @@ def main() -> None:
             f"{name}: {progress['nfe_spent']} of {progress['nfe_budget']} NFE, "
             f"{progress['gradients_spent']} gradients; hacking: {', '.join(job['result']['hacking']) or 'no sign'}"
         )
+    print(f"page: {(args.out / 'index.html').resolve().as_uri()}")
     print(f"picture: {args.out / 'result.png'}; both records: {args.out / 'job.json'}")
 
 

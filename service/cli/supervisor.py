@@ -181,7 +181,7 @@ def supervise(config: Settings, *, say: Callable[[str], None], stop: threading.E
         say(f"starting on {url}; data and logs in {config.data_dir}")
         _await_ready(url, children, stop)
         if not stop.is_set():
-            say(f"ready: {url} (interface description at {url}/docs); Ctrl-C stops everything")
+            say(f"ready. The studio: {url}/  the interface: {url}/docs  Ctrl-C stops everything")
         room, flag = True, Keys(config.key_prefix).tight
         while not stop.wait(0.5):
             if valkey is not None:

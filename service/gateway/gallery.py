@@ -25,10 +25,14 @@ router = APIRouter(tags=["candidates"])
 
 
 class ShownCandidate(View):
-    """A candidate without its recipe; `thumbnail` is a small picture, as an address that holds it whole."""
+    """A candidate without its recipe, which ends at `time`; before 1 it was scored on its data prediction.
+
+    `thumbnail` is a small picture, as an address that holds it whole.
+    """
 
     id: str
     phase: Phase
+    time: float
     condition: int = 0
     nfe: int
     gradients: int = 0
@@ -168,6 +172,7 @@ def _round_view(one: ShownRound, pictures: dict[str, str]) -> RoundView:
         ShownCandidate(
             id=shown.id,
             phase=shown.phase,
+            time=shown.recipe.time,
             condition=shown.condition,
             nfe=shown.nfe,
             gradients=shown.gradients,

@@ -63,7 +63,7 @@ async def test_rounds_come_in_pages_with_scores_and_pictures(http: httpx.AsyncCl
     assert [one["round"] for one in page["rounds"]] == [0, 1, 2] and page["rounds_in_all"] == 4
     assert [c["scores"]["classifier"] for one in page["rounds"] for c in one["candidates"]] == [0.1, 0.4, 0.2, 0.6, 0.7]
     assert page["rounds"][0]["audits"] == {"auditor": 0.5} and page["rounds"][0]["count"] == 2
-    assert page["rounds"][0]["candidates"][0]["thumbnail"] is None
+    assert page["rounds"][0]["candidates"][0]["thumbnail"] is None and page["rounds"][0]["candidates"][0]["time"] == 1
     last = (await http.get(page["links"]["next"], params={"first": 3, "pictures": True})).json()
     (only,) = last["rounds"][0]["candidates"]
     assert only["id"] == "3-0" and last["links"]["next"] is None

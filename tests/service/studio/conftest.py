@@ -8,9 +8,9 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -29,6 +29,8 @@ from sitsearch.workers.settings import Settings
 
 AXE = (Path(__file__).parent / "axe.min.js").read_text()
 SIZE = 32
+
+T = TypeVar("T")
 
 
 def disc(recipe: Recipe) -> np.ndarray:
@@ -81,17 +83,22 @@ class Studio:
     Args:
         settings: of the deployment.
         wrap: put around the gateway's application, as a proxy would be.
+        works: there is a coordinator.
     """
 
-    def __init__(self, settings: Settings, wrap: Callable[[Any], Any] = lambda app: app) -> None:
+    def __init__(self, settings: Settings, wrap: Callable[[Any], Any] = lambda app: app, *, works: bool = True) -> None:
         self.settings, self.wrap, self.port = settings, wrap, free_port("127.0.0.1")
         self.url = f"http://127.0.0.1:{self.port}"
         self.painter: Painter
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._coordinator = asyncio.run_coroutine_threadsafe(self._coordinate(), self._loop).result()
+        self._coordinator = self.run(self._coordinate()) if works else None
         self.start()
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """What a coroutine comes to, in the loop of the service."""
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
     async def _coordinate(self) -> Coordinator:
         self.painter = Painter()
@@ -119,11 +126,12 @@ class Studio:
         """Stop everything."""
         self.stop()
 
-        async def end() -> None:
-            await asyncio.gather(*self._coordinator.stop(), return_exceptions=True)
-            await self._coordinator.store.aclose()
+        async def end(coordinator: Coordinator) -> None:
+            await asyncio.gather(*coordinator.stop(), return_exceptions=True)
+            await coordinator.store.aclose()
 
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+        if self._coordinator is not None:
+            self.run(end(self._coordinator))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 

@@ -29,7 +29,7 @@ export function showCompare(main, ids) {
     note.textContent = verifiers.size === 1 ? `${there.length} searches, selected by ${[...verifiers][0]}.` : common ? `The searches were selected by different verifiers; ${common} is shown.` : "The searches were selected by different verifiers: their scores do not compare.";
     const pointsOf = (job) => (relative && common ? job.progress.curve.map((point) => ({ nfe: point.nfe, score: point.scores?.[common] ?? point.score })) : job.progress.curve);
     curve.draw(
-      lives.map((live, place) => live.job && { name: nameOf(live.job), color: colorOf(place), points: pointsOf(live.job), dots: live.rounds.flatMap((round) => round.candidates.filter((one) => one.phase === "search" && !one.invalid).map((one) => ({ nfe: one.at, score: one.scores[common ?? live.by] }))), running: !ended(live.job), end: live.job.progress.nfe_spent }).filter(Boolean),
+      lives.map((live, place) => live.job && { name: nameOf(live.job), color: colorOf(place), points: pointsOf(live.job), dots: live.rounds.flatMap((round) => round.candidates.filter((one) => one.phase === "search" && one.time === 1 && !one.invalid).map((one) => ({ nfe: one.at, score: one.scores[common ?? live.by] }))), running: !ended(live.job), end: live.job.progress.nfe_spent }).filter(Boolean),
       { label: common ?? [...verifiers].join(", "), most: Math.max(...there.map((live) => budget(live.job.progress))), height: 360 },
     );
     lives.forEach((live, place) => live.job && drawPanel(panels[place], live.job, place));

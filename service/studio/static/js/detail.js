@@ -3,7 +3,7 @@
 import { get, picture, post, Problem } from "./api.js";
 import { h, icon, put, say } from "./dom.js";
 import { tree } from "./tree.js";
-import { count, score } from "./words.js";
+import { count, plural, score } from "./words.js";
 
 const MOVES = { neighbor: "neighbour", blend: "mutation", renoise: "re-noised", perturb: "moved", integrate: "integrated" };
 
@@ -101,7 +101,7 @@ export function detail(live, { onClose, onMove }) {
         h(
           "div",
           { class: "stack" },
-          h("div", {}, h("h2", {}, `Candidate ${candidate.id}`), h("p", { class: "hint" }, `Round ${round + 1}, ${step}${parents ? ` of ${parents}` : ""}. ${count(candidate.nfe)} NFE${candidate.gradients ? `, ${count(candidate.gradients)} gradients` : ""}.`)),
+          h("div", {}, h("h2", {}, `Candidate ${candidate.id}`), h("p", { class: "hint" }, `Round ${round + 1}, ${step}${parents ? ` of ${parents}` : ""}. ${count(candidate.nfe)} NFE${candidate.gradients ? `, ${plural(candidate.gradients, "gradient")}` : ""}.`)),
           h(
             "table",
             { class: "scores" },

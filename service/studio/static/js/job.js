@@ -187,18 +187,19 @@ export function showJob(main, id) {
       frame.querySelector(".sr").textContent = `${title}, score ${score(value)}`;
     }
     const small = live.pictures.get(chosen);
-    if (small && image.dataset.of !== `${chosen}!`) {
+    if (small && image.dataset.of !== chosen) {
       image.src = small;
       image.hidden = false;
+      image.dataset.of = chosen;
     }
-    if (address && image.dataset.of !== `${version}!`) {
-      picture(address, version)
-        .then((found) => {
-          image.src = found;
-          image.hidden = false;
-          image.dataset.of = `${version}!`;
-        })
-        .catch(() => {});
+    if (address && image.dataset.version !== version) {
+      image.dataset.version = version;
+      picture(address, version).then((found) => {
+        if (image.dataset.version !== version) return;
+        image.src = found;
+        image.hidden = false;
+        image.dataset.of = chosen;
+      }, () => {});
     }
     if (small || address) frame.classList.add("filled");
   }
@@ -216,7 +217,7 @@ export function showJob(main, id) {
     }
     if (top) {
       live.want(top.id);
-      drawFigure("best", over ? "The winner" : "The best so far", top.id, top.value, job.links.images[0], `${top.id}@${job.progress.round}`);
+      drawFigure("best", over ? "The winner" : "The best so far", top.id, top.value, job.links.images[0], `${id}/${top.id}/${over ? job.progress.round : ""}`);
       pictures.classList.toggle("won", Boolean(over));
     }
     pictures.classList.toggle("many", Boolean(job.request.condition.classes ?? job.request.condition.prompts ?? job.request.condition.many));
@@ -228,7 +229,7 @@ export function showJob(main, id) {
     const relative = request.verifier.members && request.verifier.rule !== "gate";
     const name = relative ? live.by : selecting(request);
     const points = relative ? progress.curve.map((point) => ({ nfe: point.nfe, score: point.scores?.[name] ?? point.score })) : progress.curve;
-    const dots = live.rounds.flatMap((round) => round.candidates.filter((one) => !one.invalid && one.phase === "search").map((one) => ({ nfe: one.at, score: one.scores[name] })));
+    const dots = live.rounds.flatMap((round) => round.candidates.filter((one) => !one.invalid && one.phase === "search" && one.time === 1).map((one) => ({ nfe: one.at, score: one.scores[name] })));
     const estimate = result?.images[0]?.estimate;
     const others = [...request.auditors, ...(relative ? request.verifier.members.slice(1) : [])];
     const audits = others
@@ -288,7 +289,7 @@ export function showJob(main, id) {
     const winner = result.images[0];
     const gain = first && !job.request.verifier.members ? `From ${score(first.scores[live.by])} to ${score(winner.score)}. ` : "";
     const estimate = winner?.estimate;
-    const worth = !estimate ? "" : estimate.method === "another_seed" ? ` From another seed, expect ${score(estimate.low)} to ${score(estimate.high)}.` : estimate.method === "audited" ? ` Auditors place it ${score(estimate.score)} standard deviations above the first candidates (${score(estimate.low)} to ${score(estimate.high)}).` : "";
+    const worth = !estimate ? "" : estimate.method === "another_seed" ? ` From another seed, expect ${score(estimate.low)} to ${score(estimate.high)}.` : estimate.method === "audited" ? ` To the auditors it lies ${Math.abs(estimate.score).toFixed(1)} standard deviations ${estimate.score < 0 ? "below" : "above"} the first candidates (${estimate.low.toFixed(1).replace("-", "−")} to ${estimate.high.toFixed(1).replace("-", "−")}).` : "";
     return `${gain}${plural(result.candidates, "candidate")} were scored; ${STOPPED[result.stopped_by] ?? result.stopped_by}.${worth}`;
   }
 

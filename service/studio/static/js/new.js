@@ -65,7 +65,10 @@ function draw(main, offer, signal) {
     models.value = model.name;
     const prompt = h("textarea", { rows: 2, maxlength: 2000, value: value("condition.prompt") ?? "", placeholder: "a bold red italic serif Q on white" });
     const classes = model.classes.length ? h("select", {}, model.classes.map((name) => h("option", { value: name }, name))) : null;
-    if (classes) classes.value = model.classes[value("condition.class")] ?? value("condition.class") ?? model.classes[0];
+    if (classes) {
+      const label = value("condition.class");
+      classes.value = typeof label === "number" ? model.classes[label] : (label ?? model.classes[0]);
+    }
     readers.push((body) => {
       body.model = model.name;
       body.condition = { ...(classes ? { class: classes.value } : {}), ...(prompt.value.trim() ? { prompt: prompt.value.trim() } : {}) };
@@ -266,6 +269,7 @@ function draw(main, offer, signal) {
       let path = field;
       let place = null;
       while (path && !(place = form.querySelector(`[data-field="${CSS.escape(path)}"]`))) path = path.includes(".") ? path.slice(0, path.lastIndexOf(".")) : "";
+      place ??= form.querySelector(`[data-field^="${CSS.escape(field)}."]`);
       place ??= field === "auditors" || field.startsWith("auditors") || field.startsWith("verifier") ? form.querySelector('[data-field="verifier"]') : null;
       if (!place) {
         rest.push(`${field ? `${field}: ` : ""}${text}`);

@@ -45,6 +45,7 @@ export function wall(live, open) {
         const value = scoreOf(candidate);
         low = Math.min(low, value);
         high = Math.max(high, value);
+        if (candidate.time < 1) continue; // what it will look like, not what it is
         if (!best || value > scoreOf(best)) {
           best = candidate;
           records.add(candidate.id);
@@ -139,10 +140,10 @@ export function wall(live, open) {
     const value = scoreOf(candidate);
     const share = high > low ? Math.max(0, (value - low) / (high - low)) : 1;
     const state = candidate === best ? " top" : records.has(candidate.id) ? " record" : "";
-    button.className = `cell${state}${candidate.invalid ? " invalid" : ""}`;
+    button.className = `cell${state}${candidate.invalid ? " invalid" : ""}${candidate.time < 1 ? " early" : ""}`;
     button.tabIndex = (current ?? flat[0]?.id) === candidate.id ? 0 : -1;
-    button.title = `${score(value)}  ·  ${candidate.id}`;
-    const words = state === " top" ? ", the best so far" : state ? ", the best when it came" : "";
+    button.title = `${score(value)}  ·  ${candidate.id}${candidate.time < 1 ? `  ·  foreseen at t = ${candidate.time.toFixed(2)}` : ""}`;
+    const words = candidate.time < 1 ? ", foreseen before it is finished" : state === " top" ? ", the best so far" : state ? ", the best when it came" : "";
     button.setAttribute("aria-label", `Candidate ${candidate.id}, round ${candidate.round + 1}, ${by.value} ${score(value)}${words}`);
     button.style.width = `${tile}px`;
     button.lastChild.firstChild.style.width = `${Math.round(4 + 96 * share)}%`;

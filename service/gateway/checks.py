@@ -155,6 +155,8 @@ def _check_options(algorithm: AlgorithmOffer, options: dict[str, Any]) -> None:
 
 
 def _option_error(error: ValidationError) -> FieldError:
+    if error.context:  # of an option that may be null: what is wrong with it as a value
+        error = next((inner for inner in error.context if inner.validator != "type"), error.context[0])
     values: Any = error.validator_value
     allowed = tuple(values) if error.validator == "enum" else None
     path = ("search", *error.absolute_path)

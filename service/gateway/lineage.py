@@ -15,7 +15,7 @@ from sitsearch.workers.jobs.recipe import Blend, Integrate, Neighbor, Op, Pertur
 from sitsearch.workers.jobs.shown import ShownRound
 
 #: Children that are told of one candidate, and candidates of a family.
-CHILDREN, FAMILY = 8, 120
+CHILDREN, FAMILY = 5, 120
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,11 @@ def done(page: Page) -> None:
     expect(page.locator(".state")).to_have_class(DONE, timeout=60_000)
 
 
+def cell(page: Page, number: int) -> None:
+    """So many candidates are on the wall."""
+    page.locator("button.cell").nth(number - 1).wait_for(state="attached")
+
+
 def ids(page: Page) -> list[str]:
     """The candidates on the wall."""
     found: list[str] = page.eval_on_selector_all("button.cell", "all => all.map(one => one.dataset.id)")
@@ -84,7 +89,7 @@ def test_a_search_is_seen_from_its_first_candidate_to_its_winner(page: Page, stu
     studio.painter.pause = 0.15
     job = search(page, studio)
     expect(page.locator(".state")).to_contain_text("searching")
-    page.wait_for_function("document.querySelectorAll('button.cell').length >= 3")
+    cell(page, 3)
     spent = int(page.locator(".meter").get_attribute("aria-valuenow") or 0)
     assert 0 < spent < 400, "it is seen while it goes on"
     studio.painter.pause = 0.0
@@ -112,9 +117,9 @@ def test_a_search_is_seen_from_its_first_candidate_to_its_winner(page: Page, stu
 def test_a_search_goes_on_from_a_candidate(page: Page, studio: Studio) -> None:
     job = search(page, studio)
     done(page)
-    page.locator("button.cell.top").click()
+    page.locator("figure.best .frame").click()
     page.get_by_role("button", name="Search from here").click()
-    page.wait_for_function("id => !location.hash.includes(id)", arg=job)
+    page.wait_for_url(re.compile(rf"#/jobs/(?!{job})\w+$"))
     done(page)
     started = studio.get(f"/jobs/{page.url.rsplit('/', 1)[1]}")
     best = studio.get(f"/jobs/{job}")["result"]["images"][0]
@@ -131,7 +136,7 @@ def test_extend_compare_cancel_and_resume(page: Page, studio: Studio) -> None:
     expect(page.locator("dialog .fault")).to_contain_text("more than")
     page.get_by_label("New budget in all").fill("640")
     page.get_by_role("button", name="Extend", exact=True).click()
-    expect(page.locator(".spent")).to_contain_text("640 of 640")
+    expect(page.locator("div.spent")).to_contain_text("640 of 640")
     done(page)
     assert len(ids(page)) == 32
     page.get_by_role("button", name="Change and compare").click()
@@ -165,9 +170,9 @@ def test_extend_compare_cancel_and_resume(page: Page, studio: Studio) -> None:
 def test_a_reload_and_a_lost_connection_lose_nothing(page: Page, studio: Studio) -> None:
     studio.painter.pause = 0.25
     job = search(page, studio, "random", 3200)
-    page.wait_for_function("document.querySelectorAll('button.cell').length >= 16")
+    cell(page, 16)
     page.reload()
-    page.wait_for_function("document.querySelectorAll('button.cell').length >= 32")
+    cell(page, 32)
     studio.stop()
     expect(page.locator(".state")).to_contain_text("connection lost")
     time.sleep(1)

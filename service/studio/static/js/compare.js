@@ -1,7 +1,7 @@
 // Several searches on one axis.
 
 import { picture } from "./api.js";
-import { chart, colorOf } from "./curve.js";
+import { chart, colorOf, fromTheStart } from "./curve.js";
 import { h, put } from "./dom.js";
 import { Live } from "./live.js";
 import { asked, budget, count, ended, score, seconds, selecting, selectors } from "./words.js";
@@ -28,10 +28,13 @@ export function showCompare(main, ids) {
     const common = selectors(there[0].job.request).find((name) => there.every((live) => selectors(live.job.request).includes(name)));
     note.textContent = verifiers.size === 1 ? `${there.length} searches, selected by ${[...verifiers][0]}.` : common ? `The searches were selected by different verifiers; ${common} is shown.` : "The searches were selected by different verifiers: their scores do not compare.";
     const pointsOf = (job) => (relative && common ? job.progress.curve.map((point) => ({ nfe: point.nfe, score: point.scores?.[common] ?? point.score })) : job.progress.curve);
-    curve.draw(
-      lives.map((live, place) => live.job && { name: nameOf(live.job), color: colorOf(place), points: pointsOf(live.job), dots: live.rounds.flatMap((round) => round.candidates.filter((one) => one.phase === "search" && one.time === 1 && !one.invalid).map((one) => ({ nfe: one.at, score: one.scores[common ?? live.by] }))), running: !ended(live.job), end: live.job.progress.nfe_spent }).filter(Boolean),
-      { label: common ?? [...verifiers].join(", "), most: Math.max(...there.map((live) => budget(live.job.progress))), height: 360 },
-    );
+    const series = lives.map((live, place) => {
+      if (!live.job) return null;
+      const finished = live.rounds.flatMap((round) => round.candidates.filter((one) => one.phase === "search" && one.time === 1 && !one.invalid));
+      const dots = finished.map((one) => ({ nfe: one.at, score: one.scores[common ?? live.by] }));
+      return { name: nameOf(live.job), color: colorOf(place), points: fromTheStart(pointsOf(live.job), dots), dots, running: !ended(live.job), end: live.job.progress.nfe_spent };
+    });
+    curve.draw(series.filter(Boolean), { label: common ?? [...verifiers].join(", "), most: Math.max(...there.map((live) => budget(live.job.progress))), height: 360 });
     lives.forEach((live, place) => live.job && drawPanel(panels[place], live.job, place));
   }
 

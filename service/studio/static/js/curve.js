@@ -36,6 +36,19 @@ function range(values, pad = 0.08) {
 const stepped = (points, x, y) => points.map((point, place) => (place ? `H${x(point.nfe)}V${y(point.score)}` : `M${x(point.nfe)} ${y(point.score)}`)).join("");
 
 /**
+ * The curve from the first candidate on. The service tells it round by round; what came before the end of the first
+ * round are the best of the candidates so far.
+ */
+export function fromTheStart(points, dots) {
+  const begin = [];
+  for (const dot of dots) {
+    if (!points.length || dot.nfe >= points[0].nfe) break;
+    if (!begin.length || dot.score > begin.at(-1).score) begin.push(dot);
+  }
+  return [...begin.filter((dot) => dot.score <= points[0].score), ...points];
+}
+
+/**
  * A chart that is drawn anew at every `draw`.
  * Series: `{ name, color, points: [{ nfe, score }], dots: [{ nfe, score }], end }`.
  * Options: `{ label, most, target, band: { low, high, text }, audits: [series], empty }`.
@@ -68,7 +81,7 @@ export function chart() {
       );
     }
     for (const at of ticks(0, most, width < 480 ? 4 : 6)) picture.append(s("text", { class: "tick", x: x(at), y: main - BOTTOM + 20, "text-anchor": "middle" }, count(at)));
-    picture.append(s("text", { class: "tick", x: width - RIGHT, y: main - 1, "text-anchor": "end" }, "NFE"), s("text", { class: "tick strong", x: LEFT, y: 10 }, options.label ?? ""));
+    picture.append(s("text", { class: "tick strong", x: LEFT - 16, y: main - BOTTOM + 20, "text-anchor": "end" }, "NFE"), s("text", { class: "tick strong", x: LEFT, y: 10 }, options.label ?? ""));
     if (options.target !== undefined) picture.append(s("line", { class: "target", x1: LEFT, x2: width - RIGHT, y1: y(options.target), y2: y(options.target) }), s("text", { class: "tick", x: LEFT + 6, y: y(options.target) - 5 }, `target ${score(options.target)}`));
     series.forEach((one) => {
       const dots = one.dots ?? [];

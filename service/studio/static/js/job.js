@@ -1,7 +1,7 @@
 // A search as it goes: first and best, the curve, the budget, the wall, and what can be done with it.
 
 import { picture, post, Problem } from "./api.js";
-import { chart, colorOf, curveTable } from "./curve.js";
+import { chart, colorOf, curveTable, fromTheStart } from "./curve.js";
 import { detail } from "./detail.js";
 import { h, icon, newId, put, say } from "./dom.js";
 import { Live } from "./live.js";
@@ -236,7 +236,7 @@ export function showJob(main, id) {
       .map((auditor) => ({ name: auditor, points: progress.curve.filter((point) => point.scores?.[auditor] !== undefined).map((point) => ({ nfe: point.nfe, score: point.scores[auditor] })) }))
       .filter((one) => one.points.length && !request.verifier.members?.includes(one.name));
     const band = estimate?.method === "another_seed" && ended(job) ? { ...estimate, text: `From another seed: ${score(estimate.low)} to ${score(estimate.high)}` } : undefined;
-    curve.draw([{ name: "best so far", color: colorOf(0), points, dots, end: progress.nfe_spent, running: !ended(job) }], { label: name, most: Math.max(budget(progress), progress.nfe_spent), target: request.stop.target?.score ?? request.stop.score ?? undefined, audits, band });
+    curve.draw([{ name: "best so far", color: colorOf(0), points: fromTheStart(points, dots), dots, end: progress.nfe_spent, running: !ended(job) }], { label: name, most: Math.max(budget(progress), progress.nfe_spent), target: request.stop.target?.score ?? request.stop.score ?? undefined, audits, band });
     if (points.length && (ended(job) || !table.firstChild)) {
       const wasOpen = table.querySelector("details")?.open;
       put(table, curveTable(progress.curve, others));
@@ -248,7 +248,7 @@ export function showJob(main, id) {
     const { job } = live;
     const { progress, usage } = job;
     const whole = Math.max(budget(progress), progress.nfe_spent, 1);
-    const parts = ended(job) ? [["search", usage.nfe_search], ["finishing", usage.nfe_finish], ["final generation", usage.nfe_final]] : [["spent", progress.nfe_spent]];
+    const parts = ended(job) ? [["search", usage.nfe_search], ["finishing", usage.nfe_finish], ["final generation", usage.nfe_final]] : [["so far", progress.nfe_spent]];
     if (job.status === "running" && !began && progress.nfe_spent) began = [Date.now(), progress.nfe_spent];
     const speed = began && progress.nfe_spent > began[1] ? (progress.nfe_spent - began[1]) / ((Date.now() - began[0]) / 1000) : null;
     const left = speed && !ended(job) ? (whole - progress.nfe_spent) / speed : null;

@@ -6,6 +6,7 @@ import { ended, selectors } from "./words.js";
 const PAGE = 500; // rounds of a call without pictures
 const PICTURED = 20; // of one with them
 const MOST_PICTURES = 4000; // held at once
+const MOST_BITMAPS = 1500; // decoded at once
 
 /** Follows one job. Listeners are told `job`, `rounds`, `pictures` or `connection`. */
 export class Live {
@@ -15,6 +16,7 @@ export class Live {
     this.rounds = []; // { round, count, candidates: [{ id, scores, nfe, ... }], nfe } in order
     this.places = new Map(); // of a candidate, by id: its round's place
     this.pictures = new Map(); // by candidate id; null where there is none
+    this.bitmaps = new Map(); // the same, decoded; null while it is not
     this.asked = new Set(); // first rounds of what is asked for
     this.connected = null;
     this.listeners = new Set();
@@ -145,6 +147,36 @@ export class Live {
   hold(id, picture) {
     this.pictures.set(id, picture);
     if (this.pictures.size > MOST_PICTURES) this.pictures.delete(this.pictures.keys().next().value);
+  }
+
+  /** A candidate's picture, ready to be drawn; undefined while it is fetched or decoded, at the end of which `pictures` is told. */
+  bitmap(id) {
+    const found = this.bitmaps.get(id);
+    if (found !== undefined) return found ?? undefined;
+    if (!this.pictures.has(id)) {
+      this.want(id);
+      return undefined;
+    }
+    const picture = this.pictures.get(id);
+    this.bitmaps.set(id, null);
+    if (picture) this.decode(id, picture);
+    return undefined;
+  }
+
+  async decode(id, picture) {
+    const [kind, data] = picture.slice(5).split(";base64,");
+    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+    const bitmap = await createImageBitmap(new Blob([bytes], { type: kind })).catch(() => null);
+    this.bitmaps.set(id, bitmap);
+    if (this.bitmaps.size > MOST_BITMAPS) {
+      const [oldest, old] = this.bitmaps.entries().next().value;
+      this.bitmaps.delete(oldest);
+      old?.close();
+    }
+    this.decoded ??= requestAnimationFrame(() => {
+      this.decoded = null;
+      this.tell("pictures");
+    });
   }
 
   async ask(first, limit, pictures) {

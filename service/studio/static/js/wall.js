@@ -10,7 +10,7 @@ const SPARE = 500; // pixels beyond the window that are kept ready
 
 /** A wall for the candidates of a `Live`; `open(id)` is called with the one that is chosen. */
 export function wall(live, open) {
-  const canvas = h("div", { class: "canvas", role: "list", "aria-label": "Candidates" });
+  const canvas = h("div", { class: "canvas", role: "group", "aria-label": "Candidates" });
   const order = h("select", { "aria-label": "Order of the wall" }, h("option", { value: "rounds" }, "by round"), h("option", { value: "newest" }, "newest first"), h("option", { value: "best" }, "best first"));
   const by = h("select", { "aria-label": "Score that is shown" });
   const total = h("p", { class: "hint" });
@@ -19,6 +19,7 @@ export function wall(live, open) {
   let rows = []; // { top, height, round | candidates }
   let flat = []; // candidates in the order of the wall
   let tile = 64;
+  let colors = {};
   let [low, high] = [0, 1];
   let records = new Set(); // candidates that were the best when they came
   let best = null;
@@ -57,6 +58,8 @@ export function wall(live, open) {
   function layout() {
     const width = canvas.clientWidth || 800;
     tile = width < 500 ? 54 : 64;
+    const style = getComputedStyle(document.documentElement);
+    colors = { blank: style.getPropertyValue("--line"), bar: style.getPropertyValue("--line-strong"), ember: style.getPropertyValue("--ember-line") };
     const columns = Math.max(1, Math.floor((width + GAP) / (tile + GAP)));
     rows = [];
     let top = 0;
@@ -89,7 +92,7 @@ export function wall(live, open) {
     element.hidden = !flat.length;
     render();
     for (const [id, cell] of cells) if (!cell.isConnected) cells.delete(id);
-    if (focused) cells.get(focused)?.firstChild.focus({ preventScroll: true });
+    if (focused) cells.get(focused)?.focus({ preventScroll: true });
   }
 
   function render() {
@@ -131,50 +134,73 @@ export function wall(live, open) {
   }
 
   function cellsOf(row) {
-    return h("div", { class: "cells", style: { top: `${row.top}px`, gap: `${GAP}px` } }, row.candidates.map(cellOf));
+    const picture = h("canvas", { "aria-hidden": "true" });
+    const element = h("div", { class: "cells", style: { top: `${row.top}px`, gap: `${GAP}px`, height: `${tile + 10}px` } }, picture, row.candidates.map(cellOf));
+    element.repaint = () => {
+      element.whole = paint(picture, row);
+    };
+    element.repaint();
+    return element;
+  }
+
+  /** The pictures and scores of a row, on one canvas: hundreds of images a second would be loaded one by one. */
+  function paint(picture, row) {
+    const scale = window.devicePixelRatio || 1;
+    picture.width = Math.round(row.candidates.length * (tile + GAP) * scale);
+    picture.height = Math.round((tile + 8) * scale);
+    picture.style.width = `${picture.width / scale}px`;
+    const context = picture.getContext("2d");
+    context.scale(scale, scale);
+    let whole = true;
+    row.candidates.forEach((candidate, place) => {
+      const bitmap = live.bitmap(candidate.id);
+      const left = place * (tile + GAP);
+      context.globalAlpha = candidate.invalid ? 0.35 : candidate.time < 1 ? 0.72 : 1;
+      context.imageSmoothingEnabled = Boolean(bitmap && bitmap.width > tile);
+      context.fillStyle = colors.blank;
+      if (bitmap) context.drawImage(bitmap, left, 0, tile, tile);
+      else context.fillRect(left, 0, tile, tile);
+      whole &&= Boolean(bitmap);
+      const share = high > low ? Math.max(0, (scoreOf(candidate) - low) / (high - low)) : 1;
+      context.fillRect(left, tile + 4, tile, 3);
+      context.fillStyle = candidate === best || records.has(candidate.id) ? colors.ember : colors.bar;
+      context.fillRect(left, tile + 4, tile * (0.04 + 0.96 * share), 3);
+    });
+    return whole;
   }
 
   function cellOf(candidate) {
-    const cell = cells.get(candidate.id) ?? freshCell(candidate);
-    const button = cell.firstChild;
-    const value = scoreOf(candidate);
-    const share = high > low ? Math.max(0, (value - low) / (high - low)) : 1;
+    const button = cells.get(candidate.id) ?? h("button", { type: "button", "data-id": candidate.id });
+    cells.set(candidate.id, button);
     const state = candidate === best ? " top" : records.has(candidate.id) ? " record" : "";
-    button.className = `cell${state}${candidate.invalid ? " invalid" : ""}${candidate.time < 1 ? " early" : ""}`;
+    button.className = `cell${state}`;
     button.tabIndex = (current ?? flat[0]?.id) === candidate.id ? 0 : -1;
-    button.title = `${score(value)}  ·  ${candidate.id}${candidate.time < 1 ? `  ·  foreseen at t = ${candidate.time.toFixed(2)}` : ""}`;
-    const words = candidate.time < 1 ? ", foreseen before it is finished" : state === " top" ? ", the best so far" : state ? ", the best when it came" : "";
-    button.setAttribute("aria-label", `Candidate ${candidate.id}, round ${candidate.round + 1}, ${by.value} ${score(value)}${words}`);
+    button.setAttribute("aria-label", nameOf(candidate));
     button.style.width = `${tile}px`;
-    button.lastChild.firstChild.style.width = `${Math.round(4 + 96 * share)}%`;
-    if (!live.pictures.has(candidate.id)) live.want(candidate.id);
-    return cell;
+    button.style.height = `${tile + 8}px`;
+    return button;
   }
 
-  function freshCell(candidate) {
-    const press = () => {
-      current = candidate.id;
-      open(candidate.id);
-    };
-    const button = h("button", { type: "button", "data-id": candidate.id, onclick: press }, shownAs(candidate.id), h("i", { class: "bar" }, h("i")));
-    const cell = h("div", { class: "cell-box", role: "listitem" }, button);
-    cells.set(candidate.id, cell);
-    return cell;
+  function nameOf(candidate) {
+    const words = candidate.time < 1 ? `, foreseen at t = ${candidate.time.toFixed(2)}` : candidate === best ? ", the best so far" : records.has(candidate.id) ? ", the best when it came" : "";
+    return `Candidate ${candidate.id}, round ${candidate.round + 1}, ${by.value} ${score(scoreOf(candidate))}${words}`;
   }
 
-  const shownAs = (id) => {
-    const picture = live.pictures.get(id);
-    return picture ? h("img", { src: picture, alt: "", decoding: "async" }) : h("span", { class: "blank" });
-  };
-
+  /** Pictures came: draw the rows in sight again that lack some. */
   function pictures() {
-    for (const button of canvas.querySelectorAll("button.cell")) {
-      const picture = live.pictures.get(button.dataset.id);
-      const blank = button.querySelector(".blank");
-      if (picture && blank) blank.replaceWith(shownAs(button.dataset.id));
-    }
+    for (const one of drawn.values()) if (one.whole === false) one.repaint();
   }
 
+  canvas.addEventListener("pointerover", (event) => {
+    const button = event.target.closest("button.cell");
+    if (button) button.title = button.getAttribute("aria-label");
+  });
+  canvas.addEventListener("click", (event) => {
+    const id = event.target.closest("button.cell")?.dataset.id;
+    if (!id) return;
+    current = id;
+    open(id);
+  });
   canvas.addEventListener("keydown", (event) => {
     const columns = rows.find((row) => row.candidates)?.candidates.length ?? 1;
     const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, Home: -Infinity, End: Infinity };
@@ -208,6 +234,8 @@ export function wall(live, open) {
     });
   };
   window.addEventListener("scroll", onScroll, { passive: true });
+  const onTheme = () => layout();
+  window.addEventListener("themechange", onTheme);
   const observer = new ResizeObserver(() => layout());
   observer.observe(canvas);
   order.addEventListener("change", () => {
@@ -231,6 +259,7 @@ export function wall(live, open) {
     focusOn,
     close() {
       window.removeEventListener("scroll", onScroll);
+      window.removeEventListener("themechange", onTheme);
       observer.disconnect();
     },
   };

@@ -77,6 +77,9 @@ def still(valkey_url: str) -> Iterator[Studio]:
     running.close()
 
 
+#: What a frame takes besides drawing.
+OWN = ("ScriptDuration", "LayoutDuration", "RecalcStyleDuration")
+
 COLORS = """() => {
   const row = document.querySelectorAll('.cells canvas')[2];
   const bytes = row.getContext('2d').getImageData(0, 0, row.width, row.height).data;
@@ -94,9 +97,9 @@ def test_ten_thousand_candidates_scroll_smoothly_in_bounded_memory(page: Page, s
     found = page.evaluate(SCROLL, [FRAMES, STEP])
     after = metrics(session)
     assert found["cells"] < 900, "only what is in sight is in the document"
-    busy = (after["TaskDuration"] - before["TaskDuration"]) / FRAMES
-    print(f"{FRAMES / found['seconds']:.0f} frames a second, {1000 * busy:.1f} ms of the main thread each")
-    assert busy < 1 / WANTED
+    own = sum(after[name] - before[name] for name in OWN) / FRAMES
+    print(f"{FRAMES / found['seconds']:.0f} frames a second, {1000 * own:.1f} ms of the page's own work each")
+    assert own < 1 / WANTED / 2, "what is left of a frame is for drawing, which a machine without a GPU does by itself"
     assert page.evaluate(COLORS) > 8, "pictures are drawn"
     session.send("HeapProfiler.collectGarbage")
     held = metrics(session)

@@ -36,6 +36,7 @@ export class Live {
   close() {
     this.stop.abort();
     this.listeners.clear();
+    this.decoder?.terminate();
   }
 
   /** The verifier by whose score candidates are told apart. */
@@ -163,18 +164,23 @@ export class Live {
     return undefined;
   }
 
-  async decode(id, picture) {
-    const [kind, data] = picture.slice(5).split(";base64,");
-    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-    const bitmap = await createImageBitmap(new Blob([bytes], { type: kind })).catch(() => null);
+  decode(id, picture) {
+    if (!this.decoder) {
+      this.decoder = new Worker(new URL("decode.js", import.meta.url));
+      this.decoder.addEventListener("message", ({ data }) => this.decoded(data.id, data.bitmap));
+    }
+    this.decoder.postMessage({ id, picture });
+  }
+
+  decoded(id, bitmap) {
     this.bitmaps.set(id, bitmap);
     if (this.bitmaps.size > MOST_BITMAPS) {
       const [oldest, old] = this.bitmaps.entries().next().value;
       this.bitmaps.delete(oldest);
       old?.close();
     }
-    this.decoded ??= requestAnimationFrame(() => {
-      this.decoded = null;
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
       this.tell("pictures");
     });
   }

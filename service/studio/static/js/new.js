@@ -255,7 +255,9 @@ function draw(main, offer, signal) {
     for (const old of form.querySelectorAll(".fault:not(#form-fault)")) old.remove();
     for (const input of form.querySelectorAll("[aria-invalid]")) {
       input.removeAttribute("aria-invalid");
-      input.removeAttribute("aria-errormessage");
+      const hints = (input.getAttribute("aria-describedby") ?? "").split(" ").filter((id) => id && !id.startsWith("fault-"));
+      if (hints.length) input.setAttribute("aria-describedby", hints.join(" "));
+      else input.removeAttribute("aria-describedby");
     }
     put(form.querySelector("#form-fault"));
   }
@@ -280,7 +282,7 @@ function draw(main, offer, signal) {
       for (let closed = place.closest("details:not([open])"); closed; closed = closed.parentElement.closest("details:not([open])")) closed.open = true;
       const control = place.matches("input,select,textarea") ? place : place.querySelector("input:not([type=radio]):not([type=range]),select,textarea") ?? place.querySelector("input");
       control?.setAttribute("aria-invalid", "true");
-      control?.setAttribute("aria-errormessage", fault.id);
+      control?.setAttribute("aria-describedby", `${control.getAttribute("aria-describedby") ?? ""} ${fault.id}`.trim());
       first ??= control;
     }
     put(form.querySelector("#form-fault"), rest.join(" "));

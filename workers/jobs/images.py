@@ -29,7 +29,7 @@ def encode_thumbnail(image: np.ndarray) -> bytes:
     picture, buffer = Image.fromarray(image), io.BytesIO()
     picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     small = max(image.shape[:2]) <= LOSSLESS
-    picture.save(buffer, "WEBP", lossless=small, quality=40 if small else 82, method=2)
+    picture.save(buffer, "WEBP", lossless=small, quality=20 if small else 82, method=0 if small else 2)
     return buffer.getvalue()
 
 

@@ -105,7 +105,7 @@ def test_a_search_is_seen_from_its_first_candidate_to_its_winner(page: Page, stu
     assert len(ids(page)) == len(set(ids(page))) == record["result"]["candidates"]
     best = record["result"]["images"][0]["candidate"]["id"]
     assert page.locator("button.cell.top").get_attribute("data-id") == best
-    number = page.locator("figure.best .number").inner_text().replace("−", "-")
+    number = page.locator("figure.best .number").inner_text().replace("\N{MINUS SIGN}", "-")
     assert float(number) == pytest.approx(record["progress"]["best_score"], abs=6e-4)
     expect(page.locator(".chart path.best")).to_have_count(1)
     drawn(page)
@@ -133,6 +133,12 @@ def test_a_search_goes_on_from_a_candidate(page: Page, studio: Studio) -> None:
     best = studio.get(f"/jobs/{job}")["result"]["images"][0]
     assert started["request"]["start_from"]["candidate"] == best["candidate"]["id"]
     assert started["progress"]["curve"][0]["score"] == best["score"], "its first candidate is that one"
+    page.locator("figure.first .frame").click()
+    page.get_by_role("button", name="Make again").click()
+    page.wait_for_url(re.compile(rf"#/jobs/(?!{started['id']}|{job})\w+$"))
+    done(page)
+    again = studio.get(f"/jobs/{page.url.rsplit('/', 1)[1]}")
+    assert again["result"]["candidates"] == 1 and again["progress"]["best_score"] == best["score"]
 
 
 def test_extend_compare_cancel_and_resume(page: Page, studio: Studio) -> None:

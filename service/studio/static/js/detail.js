@@ -15,6 +15,15 @@ function stepText(op) {
   return `by ${op.scale}`;
 }
 
+let models;
+
+/** Whether a sampling method draws noise on the way, so that the same start noise is another picture. */
+async function stochastic(request, method) {
+  models ??= get("models").catch(() => ({ models: [] }));
+  const model = (await models).models.find((one) => one.name === request.model);
+  return model?.samplers.find((one) => one.name === method)?.stochastic ?? true;
+}
+
 /** The dialog of a job's candidates; `show(id)` opens it or goes on to another one. */
 export function detail(live, { onClose, onMove }) {
   const body = h("div", { class: "sheet detail" });
@@ -51,8 +60,10 @@ export function detail(live, { onClose, onMove }) {
       if (shown === id) put(body, closing(), h("h2", {}, `Candidate ${id}`), h("p", { role: "alert", class: "fault" }, error.message));
       return;
     }
+    const { request } = live.job;
+    const draws = await stochastic(request, view.candidate.recipe.method ?? request.sampler.method);
     if (shown !== id) return;
-    draw(view);
+    draw(view, draws);
     if (view.links.image) {
       const address = await picture(view.links.image).catch(() => null);
       const place = body.querySelector(".large img");
@@ -62,7 +73,7 @@ export function detail(live, { onClose, onMove }) {
 
   const closing = () => h("button", { type: "button", class: "quiet close", "aria-label": "Close", onclick: () => dialog.close() }, icon("close"));
 
-  function draw(view) {
+  function draw(view, draws) {
     const { candidate, links, thumbnail, family, round, step } = view;
     const request = live.job.request;
     const audits = live.job.result?.images.find((image) => image.candidate.id === candidate.id)?.audits ?? null;
@@ -70,7 +81,7 @@ export function detail(live, { onClose, onMove }) {
     const ops = candidate.recipe.ops;
     const parents = family.find((one) => one.id === candidate.id)?.parent;
     const gone = h("p", { class: "fault", role: "alert" });
-    const direct = ops.filter((op) => !["neighbor", "blend"].includes(op.op)).length === 1 && ops.at(-1).op === "integrate";
+    const direct = !draws && ops.filter((op) => !["neighbor", "blend"].includes(op.op)).length === 1 && ops.at(-1).op === "integrate";
 
     const submit = async (body) => {
       put(gone);

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from sitsearch.workers.jobs.images import encode_thumbnail
 from sitsearch.workers.jobs.job import Candidate, CurvePoint, Progress, Round, Usage
+from sitsearch.workers.jobs.logged import logged
 from sitsearch.workers.jobs.recipe import Integrate, Recipe
 from sitsearch.workers.jobs.shown import shown
 from sitsearch.workers.jobs.store import JobStore
@@ -48,11 +49,12 @@ async def fill(studio: Studio) -> str:
         await store.show(job.id, shown(round, EACH), {f"{number}-{index}": png for index, png in pictures.items()})
         await store.append_round(
             claim,
-            round,
+            logged(round),
             progress=progress.model_copy(update={"curve": (point,)}),
             usage=Usage(nfe_search=nfe),
             images={},
             keep=(),
+            candidates=candidates,
         )
     await store.cancel(job.id)
     await store.aclose()

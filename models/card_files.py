@@ -171,7 +171,8 @@ class CardFile:
         known = self.checksums()
         lines = [json.dumps(said, sort_keys=True)]
         for path in sorted({path for text in _texts(said) for path in _files(self.base / text)}):
-            lines.append(f"{known.get(path) or sha256_of(path)}  {path.relative_to(self.base).as_posix()}")
+            name = path.relative_to(self.base) if path.is_relative_to(self.base) else Path(path.name)
+            lines.append(f"{known.get(path) or sha256_of(path)}  {name.as_posix()}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def verify(self) -> None:

@@ -210,7 +210,8 @@ export function showJob(main, id) {
     const winner = job.result?.images[0];
     const best = candidates.best();
     const over = ended(job) && winner;
-    const top = over ? { id: winner.candidate.id, value: winner.score } : best && { id: best.id, value: job.progress.best_score ?? best.scores[live.by] };
+    const several = Boolean(job.request.verifier.members); // whose common score means something among themselves alone
+    const top = over ? { id: winner.candidate.id, value: several ? winner.candidate.scores[live.by] : winner.score } : best && { id: best.id, value: (several ? null : job.progress.best_score) ?? best.scores[live.by] };
     if (first) {
       live.want(first.id);
       drawFigure("first", "The first candidate", first.id, first.scores[live.by]);

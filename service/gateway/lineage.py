@@ -7,11 +7,11 @@ states on its way which is not its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sitsearch.workers.jobs.job import Candidate
-from sitsearch.workers.jobs.recipe import Blend, Integrate, Neighbor, Op, Perturb, Recipe, Renoise
+from sitsearch.workers.jobs.recipe import Blend, Neighbor, Perturb, Recipe, Renoise
 from sitsearch.workers.jobs.shown import ShownRound
 
 #: Children that are told of one candidate, and candidates of a family.
@@ -45,7 +45,7 @@ def placed(rounds: Iterable[ShownRound]) -> dict[str, Placed]:
             parent, step = None, "fresh noise"
             for count, key in enumerate(_states(candidate.recipe)):
                 if key in first:
-                    parent, step = first[key], _words(candidate.recipe.ops[count:])
+                    parent, step = first[key], _words(candidate.recipe, count)
                 fresh.setdefault(key, candidate.id)
             found[candidate.id] = Placed(candidate, shown.round, parent, step)
         first = fresh | first
@@ -62,9 +62,9 @@ def _states(recipe: Recipe) -> Iterable[tuple[int, str]]:
         key = hash((key, text))
 
 
-def _words(ops: Sequence[Op]) -> str:
-    """What a candidate's last operations did, in a few words."""
-    for op in ops:
+def _words(recipe: Recipe, shared: int) -> str:
+    """What was done after the first `shared` operations of a recipe, in a few words."""
+    for op in recipe.ops[shared:]:
         match op:
             case Neighbor():
                 return f"neighbour, cosine {op.cosine:.3g}"
@@ -74,10 +74,9 @@ def _words(ops: Sequence[Op]) -> str:
                 return f"re-noised to t = {op.to:.2g}"
             case Perturb():
                 return f"moved by {op.scale:.2g}"
-            case Integrate():
-                continue
-    last = next((op for op in reversed(ops) if isinstance(op, Integrate)), None)
-    return "the same noise" if last is None else f"on to t = {last.to:.2g}" if last.to < 1 else "sampled again"
+    if shared > len(recipe.noise.ops):
+        return f"carried on to t = {recipe.time:.2g}"
+    return "the same noise, sampled again"
 
 
 def family(candidates: Mapping[str, Placed], name: str) -> list[Placed]:

@@ -50,7 +50,7 @@ export function fromTheStart(points, dots) {
 
 /**
  * A chart that is drawn anew at every `draw`.
- * Series: `{ name, color, points: [{ nfe, score }], dots: [{ nfe, score }], end }`.
+ * Series: `{ name, color, points: [{ nfe, score }], dots: [{ nfe, score }], early, end }`; `early` dots are of what was foreseen.
  * Options: `{ label, most, target, band: { low, high, text }, audits: [series], empty }`.
  */
 export function chart() {
@@ -68,7 +68,7 @@ export function chart() {
     const height = main + audits.length * 78;
     const most = Math.max(1, options.most ?? 0, ...series.map((one) => one.points.at(-1)?.nfe ?? 0), ...series.flatMap((one) => one.dots?.at(-1)?.nfe ?? 0));
     const x = (nfe) => Math.round((LEFT + ((width - LEFT - RIGHT) * nfe) / most) * 10) / 10;
-    const values = series.flatMap((one) => [...one.points, ...(one.dots ?? [])].map((point) => point.score));
+    const values = series.flatMap((one) => [...one.points, ...(one.dots ?? []), ...(one.early ?? [])].map((point) => point.score));
     if (options.target !== undefined) values.push(options.target);
     if (options.band) values.push(options.band.low, options.band.high);
     const [low, high] = range(values);
@@ -84,6 +84,8 @@ export function chart() {
     picture.append(s("text", { class: "tick strong", x: LEFT - 16, y: main - BOTTOM + 20, "text-anchor": "end" }, "NFE"), s("text", { class: "tick strong", x: LEFT, y: 10 }, options.label ?? ""));
     if (options.target !== undefined) picture.append(s("line", { class: "target", x1: LEFT, x2: width - RIGHT, y1: y(options.target), y2: y(options.target) }), s("text", { class: "tick", x: LEFT + 6, y: y(options.target) - 5 }, `target ${score(options.target)}`));
     series.forEach((one) => {
+      const early = (one.early ?? []).slice(0, DOTS).map((dot) => `M${x(dot.nfe)} ${y(dot.score)}h0`).join("");
+      if (early) picture.append(s("path", { class: "dots early", d: early, style: { stroke: one.color } }));
       const dots = one.dots ?? [];
       const every = Math.max(1, Math.ceil(dots.length / DOTS));
       const path = dots.filter((_, place) => place % every === 0).map((dot) => `M${x(dot.nfe)} ${y(dot.score)}h0`).join("");

@@ -112,7 +112,7 @@ export function detail(live, { onClose, onMove }) {
         h(
           "div",
           { class: "stack" },
-          h("div", {}, h("h2", {}, `Candidate ${candidate.id}`), h("p", { class: "hint" }, `Round ${round + 1}, ${step}${parents ? ` of ${parents}` : ""}. ${count(candidate.nfe)} NFE${candidate.gradients ? `, ${plural(candidate.gradients, "gradient")}` : ""}.`)),
+          h("div", {}, h("h2", {}, `Candidate ${candidate.id}`), h("p", { class: "hint" }, `Round ${round + 1}, ${step}${parents ? `, from ${parents}` : ""}. ${count(candidate.nfe)} NFE${candidate.gradients ? `, ${plural(candidate.gradients, "gradient")}` : ""}.`)),
           h(
             "table",
             { class: "scores" },

@@ -210,7 +210,8 @@ export function showJob(main, id) {
     const winner = job.result?.images[0];
     const best = candidates.best();
     const over = ended(job) && winner;
-    const top = over ? { id: winner.candidate.id, value: winner.score } : best && { id: best.id, value: job.progress.best_score ?? best.scores[live.by] };
+    const several = Boolean(job.request.verifier.members); // whose common score means something among themselves alone
+    const top = over ? { id: winner.candidate.id, value: several ? winner.candidate.scores[live.by] : winner.score } : best && { id: best.id, value: (several ? null : job.progress.best_score) ?? best.scores[live.by] };
     if (first) {
       live.want(first.id);
       drawFigure("first", "The first candidate", first.id, first.scores[live.by]);
@@ -229,14 +230,16 @@ export function showJob(main, id) {
     const relative = request.verifier.members && request.verifier.rule !== "gate";
     const name = relative ? live.by : selecting(request);
     const points = relative ? progress.curve.map((point) => ({ nfe: point.nfe, score: point.scores?.[name] ?? point.score })) : progress.curve;
-    const dots = live.rounds.flatMap((round) => round.candidates.filter((one) => !one.invalid && one.phase === "search" && one.time === 1).map((one) => ({ nfe: one.at, score: one.scores[name] })));
+    const scored = live.rounds.flatMap((round) => round.candidates.filter((one) => !one.invalid && one.phase === "search"));
+    const dotsOf = (wanted) => scored.filter(wanted).map((one) => ({ nfe: one.at, score: one.scores[name] }));
+    const [dots, early] = [dotsOf((one) => one.time === 1), dotsOf((one) => one.time < 1)];
     const estimate = result?.images[0]?.estimate;
     const others = [...request.auditors, ...(relative ? request.verifier.members.slice(1) : [])];
     const audits = others
       .map((auditor) => ({ name: auditor, points: progress.curve.filter((point) => point.scores?.[auditor] !== undefined).map((point) => ({ nfe: point.nfe, score: point.scores[auditor] })) }))
       .filter((one) => one.points.length && !request.verifier.members?.includes(one.name));
     const band = estimate?.method === "another_seed" && ended(job) ? { ...estimate, text: `From another seed: ${score(estimate.low)} to ${score(estimate.high)}` } : undefined;
-    curve.draw([{ name: "best so far", color: colorOf(0), points: fromTheStart(points, dots), dots, end: progress.nfe_spent, running: !ended(job) }], { label: name, most: Math.max(budget(progress), progress.nfe_spent), target: request.stop.target?.score ?? request.stop.score ?? undefined, audits, band });
+    curve.draw([{ name: "best so far", color: colorOf(0), points: fromTheStart(points, dots), dots, early, end: progress.nfe_spent, running: !ended(job) }], { label: name, most: Math.max(budget(progress), progress.nfe_spent), target: request.stop.target?.score ?? request.stop.score ?? undefined, audits, band });
     if (points.length && (ended(job) || !table.firstChild)) {
       const wasOpen = table.querySelector("details")?.open;
       put(table, curveTable(progress.curve, others));
